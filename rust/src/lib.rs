@@ -1,0 +1,19 @@
+//! Tokenizers and chat templates of optiq.cpp behind a C ABI (include/optiq_text.h).
+//!
+//! Every exported function catches panics: the tokenizers crate panics on some damaged files. Handles are shared by any number
+//! of threads once made, except streams, which belong to one thread at a time. Grammars become one more module (grammar.rs).
+
+mod control;
+mod exports_template;
+mod exports_tokenizer;
+mod ffi;
+mod generation_tags;
+mod guard;
+mod py_filters;
+mod py_json;
+mod py_methods;
+mod py_repr;
+mod stream;
+mod template;
+mod token_bytes;
+mod tokenizer;

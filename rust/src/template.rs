@@ -1,0 +1,89 @@
+//! A chat template, rendered as transformers renders it, within limits.
+
+use minijinja::syntax::SyntaxConfig;
+use minijinja::value::Serde;
+use minijinja::{AutoEscape, Environment, Error, ErrorKind, Value};
+use serde_json::Map;
+
+use crate::ffi::{fail, Failure, Outcome, INPUT, LIMIT, PARSE, RAISED};
+use crate::guard::Guard;
+use crate::{generation_tags, py_filters};
+
+const NAME: &str = "chat_template";
+const MAX_SOURCE: usize = 1 << 20;
+const MAX_OUTPUT: usize = 64 << 20;
+// One unit is about one instruction or 64 bytes. Real templates use up to 50 thousand for short conversations.
+const FUEL: u64 = 2_000_000;
+const FUEL_PER_BYTE: u64 = 4;
+const RECURSION: usize = 200;
+
+pub struct Template {
+    env: Environment<'static>,
+}
+
+type Object = Map<String, serde_json::Value>;
+
+impl Template {
+    pub fn new(source: &str) -> Outcome<Template> {
+        if source.len() > MAX_SOURCE {
+            return fail(LIMIT, format!("larger than {MAX_SOURCE} bytes"));
+        }
+        let mut env = Environment::new();
+        let syntax = SyntaxConfig::builder().trim_blocks(true).lstrip_blocks(true).build();
+        env.set_syntax(syntax.or_else(|e| fail(PARSE, e.to_string()))?);
+        env.set_auto_escape_callback(|_| AutoEscape::None);
+        env.set_recursion_limit(RECURSION);
+        py_filters::install(&mut env);
+        env.add_template_owned(NAME, generation_tags::rewrite(source)).or_else(|e| Err(failure(PARSE, &e)))?;
+        Ok(Template { env })
+    }
+
+    /// `context` holds what came with the request (guarded if asked), `constants` what came with the model.
+    pub fn render(&self, context: &str, constants: &str, guard: Option<&Guard>, unix_time: i64) -> Outcome<String> {
+        let mut context: Object = parse(context, "context")?;
+        if let Some(guard) = guard {
+            guard.context(&mut context);
+        }
+        let mut all: Object = parse(constants, "constants")?;
+        let size = serde_json::to_string(&context).map_or(0, |t| t.len() as u64);
+        all.extend(context);
+        py_filters::set_now(unix_time);
+        let mut env = self.env.clone();
+        env.set_fuel(Some(FUEL + FUEL_PER_BYTE * size));
+        let template = env.get_template(NAME).or_else(|e| Err(failure(PARSE, &e)))?;
+        let text = template.render(Value::from(Serde(all))).or_else(|e| Err(failure(INPUT, &e)))?;
+        if text.len() > MAX_OUTPUT {
+            return fail(LIMIT, format!("the rendered prompt is larger than {MAX_OUTPUT} bytes"));
+        }
+        Ok(text)
+    }
+
+    pub fn uses(&self, name: &str) -> bool {
+        self.env.get_template(NAME).is_ok_and(|t| t.undeclared_variables(false).contains(name))
+    }
+}
+
+fn parse(text: &str, what: &str) -> Outcome<Object> {
+    serde_json::from_str(text).or_else(|e| fail(INPUT, format!("{what}: {e}")))
+}
+
+// One line: where, what. An exception of the template keeps exactly its text.
+fn failure(status: i32, error: &Error) -> Failure {
+    let mut chain: Vec<&Error> = Vec::new();
+    let mut next: Option<&(dyn std::error::Error + 'static)> = Some(error);
+    while let Some(e) = next {
+        chain.extend(e.downcast_ref::<Error>());
+        next = e.source();
+    }
+    for e in &chain {
+        if let Some(text) = e.detail().and_then(|d| d.strip_prefix(py_filters::RAISED)) {
+            return Failure { status: RAISED, message: text.to_string() };
+        }
+    }
+    let deepest = chain.last().copied().unwrap_or(error);
+    let line = chain.iter().rev().find_map(|e| e.line()).map_or(String::new(), |n| format!("line {n}: "));
+    let detail = deepest.detail().map_or(String::new(), |d| format!(": {d}"));
+    let limit = chain.iter().any(|e| e.kind() == ErrorKind::OutOfFuel);
+    let what = if limit { "the template does too much work".to_string() } else { format!("{}{detail}", deepest.kind()) };
+    Failure { status: if limit { LIMIT } else { status }, message: format!("{line}{what}") }
+}

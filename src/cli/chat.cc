@@ -1,0 +1,186 @@
+// optiq chat: a conversation, line by line.
+#include <unistd.h>
+
+#include <memory>
+#include <string>
+
+#include "cli/command.h"
+#include "cli/interrupt.h"
+#include "cli/line_reader.h"
+#include "cli/model_loader.h"
+#include "cli/sampling_options.h"
+#include "cli/terminal.h"
+#include "engine/generate.h"
+#include "text/ordered_json.h"
+
+namespace optiq {
+namespace {
+
+struct ChatOptions {
+  std::string model, system, template_args;
+  bool has_system = false;
+  int64_t max_tokens = 1024;
+  SamplingOptions sampling;
+};
+
+constexpr char kCommands[] =
+    "/exit  /reset (forget the conversation)  /system TEXT (set the system message and reset)  /help; Ctrl-C stops an answer; "
+    "start with // to send a line that begins with /";
+
+class Chat {
+ public:
+  Chat(const ChatOptions& options, const CommandContext& context, const LoadedModel& model, SamplingParams sampling,
+       RenderOptions render)
+      : context_(context),
+        model_(model),
+        generator_(model.decoder.get(), model.tokenizer.get(), model.end_ids),
+        render_(std::move(render)),
+        system_(options.system),
+        has_system_(options.has_system) {
+    request_.max_tokens = options.max_tokens;
+    request_.sampling = std::move(sampling);
+    Reset();
+  }
+
+  Status Loop() {
+    const InterruptScope interrupt;
+    if (interactive_) context_.Note("{}", kCommands);
+    LineReader lines(STDIN_FILENO);
+    for (;;) {
+      if (interactive_) fmt::print(stderr, "> ");
+      StatusOr<std::optional<std::string>> line = lines.Next();
+      if (absl::IsCancelled(line.status()) && InterruptScope::flag()) {
+        if (!interactive_) return Cancelled("interrupted");
+        fmt::print(stderr, "\nCtrl-C again or /exit leaves.\n");
+        continue;  // the flag stays up: the second Ctrl-C ends the program
+      }
+      if (absl::IsCancelled(line.status())) continue;  // another signal, such as a changed window
+      RETURN_IF_ERROR(line.status());
+      if (!line->has_value()) break;
+      InterruptScope::Clear();
+      ASSIGN_OR_RETURN(const bool go_on, OnLine(**line));
+      if (!go_on) break;
+    }
+    return OkStatus();
+  }
+
+ private:
+  void Reset() {
+    messages_ = OrderedJson::array();
+    if (has_system_) messages_.push_back({{"role", "system"}, {"content", system_}});
+  }
+
+  // False to leave.
+  StatusOr<bool> OnLine(std::string line) {
+    if (line.find_first_not_of(" \t") == std::string::npos) return true;
+    if (line.starts_with("//")) {
+      line.erase(0, 1);
+    } else if (line.starts_with("/")) {
+      const size_t space = line.find(' ');
+      const std::string name = line.substr(0, space);
+      const std::string rest = space == std::string::npos ? "" : line.substr(space + 1);
+      if (name == "/exit" || name == "/quit") return false;
+      if (name == "/reset") {
+        Reset();
+      } else if (name == "/system") {
+        system_ = rest;
+        has_system_ = !rest.empty();
+        Reset();
+      } else if (name == "/help") {
+        fmt::print(stderr, "{}\n", kCommands);
+      } else {
+        fmt::print(stderr, "{}: no such command. {}\n", Printable(name), kCommands);
+      }
+      return true;
+    }
+    const Status status = Answer(line);
+    // At a terminal the conversation goes on after a refusal; a script ends with the error.
+    const bool recoverable = absl::IsInvalidArgument(status) || absl::IsResourceExhausted(status);
+    if (status.ok()) return true;
+    if (!interactive_ || !recoverable) return status;
+    fmt::print(stderr, "optiq: error: {}\n", Printable(Message(status)));
+    return true;
+  }
+
+  Status Answer(const std::string& text) {
+    messages_.push_back({{"role", "user"}, {"content", text}});
+    const Status status = Generate();
+    if (!status.ok()) messages_.erase(messages_.size() - 1);  // the message that could not be answered
+    return status;
+  }
+
+  Status Generate() {
+    ASSIGN_OR_RETURN(request_.prompt, EncodeChat(*model_.chat_template, *model_.tokenizer, messages_, render_));
+    const std::unique_ptr<ProgressSink> progress = context_.MakeProgress();
+    GenerationHooks hooks;
+    hooks.cancel = &InterruptScope::flag();
+    hooks.progress = progress.get();
+    const bool terminal = IsTerminal(STDOUT_FILENO);
+    hooks.on_text = [terminal](std::string_view piece) {
+      return WriteStdout(terminal ? Printable(piece, "\t\n") : std::string(piece));
+    };
+    ASSIGN_OR_RETURN(const GenerationResult result, generator_.Run(request_, hooks));
+    RETURN_IF_ERROR(WriteStdout("\n"));
+    messages_.push_back({{"role", "assistant"}, {"content", result.text}});
+    ++request_.sampling.seed;  // another stream of numbers for the next answer
+    context_.Detail("prompt {} tokens ({} from the cache), {:.1f} tok/s; generated {} tokens, {:.1f} tok/s; finish: {}",
+                    result.prompt_tokens, result.cached_tokens, result.PrefillRate(), result.tokens.size(), result.DecodeRate(),
+                    FinishReasonName(result.finish));
+    if (result.finish == FinishReason::kLength) context_.Note("(the answer was cut: --max-tokens or the model's context)");
+    if (result.finish == FinishReason::kCancelled) {
+      if (!interactive_) return Cancelled("interrupted");
+      context_.Note("(stopped)");
+    }
+    InterruptScope::Clear();
+    return OkStatus();
+  }
+
+  const CommandContext& context_;
+  const LoadedModel& model_;
+  Generator generator_;
+  GenerationRequest request_;
+  RenderOptions render_;
+  OrderedJson messages_;
+  std::string system_;
+  bool has_system_;
+  const bool interactive_ = IsTerminal(STDIN_FILENO);
+};
+
+Status RunChat(const ChatOptions& options, const CommandContext& context) {
+  ASSIGN_OR_RETURN(const LoadedModel model, LoadModel(options.model, context));
+  if (!model.chat_template) {
+    return FailedPrecondition("{}: the model has no chat template; use `optiq generate --raw`", options.model);
+  }
+  RenderOptions render;
+  if (!options.template_args.empty()) {
+    ASSIGN_OR_RETURN(render.extra, ParseOrderedJson(options.template_args, "--chat-template-args"));
+    if (!render.extra.is_object()) return InvalidArgument("--chat-template-args: must be a JSON object");
+  }
+  ASSIGN_OR_RETURN(SamplingParams sampling,
+                   options.sampling.ToParams(model.generation, model.decoder->spec().vocab_size, options.model));
+  if (sampling.temperature > 0) context.Detail("seed {}", sampling.seed);
+  return Chat(options, context, model, std::move(sampling), std::move(render)).Loop();
+}
+
+}  // namespace
+
+void RegisterChat(CLI::App& app, CommandContext* context) {
+  CLI::App* sub = AddCommand(app, "chat", "A conversation with a model; one line is one message.",
+                             "optiq chat MODEL\n"
+                             "optiq chat MODEL --system \"You are terse.\" --sampling model\n"
+                             "printf 'Hello\\nAnd now?\\n' | optiq chat MODEL --quiet");
+  auto o = std::make_shared<ChatOptions>();
+  sub->add_option("MODEL", o->model, "A model directory (Hugging Face or MLX) or a .gguf file")->required();
+  CLI::Option* system = sub->add_option("--system", o->system, "The system message")->type_name("TEXT");
+  sub->add_option("--chat-template-args", o->template_args, "Arguments of the chat template")->type_name("JSON");
+  sub->add_option("--max-tokens", o->max_tokens, "Most tokens of an answer (default 1024)")
+      ->check(CLI::Range(int64_t{1}, int64_t{1} << 40))
+      ->type_name("N");
+  o->sampling.AddTo(sub);
+  sub->callback([=] {
+    o->has_system = system->count() > 0;
+    context->run = [=] { return RunChat(*o, *context); };
+  });
+}
+
+}  // namespace optiq

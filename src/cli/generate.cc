@@ -1,0 +1,156 @@
+// optiq generate: one answer.
+#include "engine/generate.h"
+
+#include <unistd.h>
+
+#include <cerrno>
+#include <cstring>
+#include <memory>
+#include <string>
+#include <vector>
+
+#include "base/file.h"
+#include "base/limits.h"
+#include "cli/command.h"
+#include "cli/format.h"
+#include "cli/interrupt.h"
+#include "cli/model_loader.h"
+#include "cli/sampling_options.h"
+#include "cli/terminal.h"
+#include "text/ordered_json.h"
+
+namespace optiq {
+namespace {
+
+struct GenerateOptions {
+  std::string model, prompt, prompt_file, system, template_args;
+  bool has_prompt = false, has_prompt_file = false, has_system = false, raw = false, ignore_eos = false;
+  int64_t max_tokens = 256;
+  std::vector<std::string> stop;
+  SamplingOptions sampling;
+};
+
+StatusOr<std::string> ReadStdin() {
+  std::string text;
+  char buffer[65536];
+  for (;;) {
+    const ssize_t n = ::read(STDIN_FILENO, buffer, sizeof(buffer));
+    if (n < 0 && errno == EINTR) continue;
+    if (n < 0) return InvalidArgument("standard input: cannot read: {}", std::strerror(errno));
+    if (n == 0) return text;
+    text.append(buffer, n);
+    if (text.size() > limits::kConfigBytes) {
+      return ResourceExhausted("standard input: more than the limit of {} bytes", limits::kConfigBytes);
+    }
+  }
+}
+
+StatusOr<std::string> PromptText(const GenerateOptions& options) {
+  if (options.has_prompt) return options.prompt;
+  if (options.has_prompt_file) return ReadTextFile(options.prompt_file, limits::kConfigBytes);
+  if (IsTerminal(STDIN_FILENO)) return InvalidArgument("no prompt; use --prompt, --prompt-file or standard input");
+  return ReadStdin();
+}
+
+StatusOr<std::vector<int32_t>> PromptIds(const GenerateOptions& options, const LoadedModel& model, const std::string& text) {
+  if (options.raw || !model.chat_template) {
+    if (options.has_system || !options.template_args.empty()) {
+      return InvalidArgument("{}: the model has no chat template for --system or --chat-template-args", options.model);
+    }
+    return model.tokenizer->Encode(text, EncodeMode::kWithSpecial);
+  }
+  OrderedJson messages = OrderedJson::array();
+  if (options.has_system) messages.push_back({{"role", "system"}, {"content", options.system}});
+  messages.push_back({{"role", "user"}, {"content", text}});
+  RenderOptions render;
+  if (!options.template_args.empty()) {
+    ASSIGN_OR_RETURN(render.extra, ParseOrderedJson(options.template_args, "--chat-template-args"));
+    if (!render.extra.is_object()) return InvalidArgument("--chat-template-args: must be a JSON object");
+  }
+  return EncodeChat(*model.chat_template, *model.tokenizer, messages, render);
+}
+
+Json ResultJson(const GenerateOptions& options, const GenerationRequest& request, const GenerationResult& result) {
+  Json json = {{"model", options.model},
+               {"text", result.text},
+               {"tokens", result.tokens},
+               {"finish_reason", FinishReasonName(result.finish)},
+               {"stop", nullptr},
+               {"eos_token_id", nullptr},
+               {"seed", nullptr},
+               {"prompt_tokens", result.prompt_tokens},
+               {"generated_tokens", result.tokens.size()},
+               {"prefill_seconds", result.prefill_seconds},
+               {"prefill_tokens_per_second", result.PrefillRate()},
+               {"first_token_seconds", result.first_token_seconds},
+               {"decode_seconds", result.decode_seconds},
+               {"decode_tokens_per_second", result.DecodeRate()}};
+  if (!result.stop.empty()) json["stop"] = result.stop;
+  if (result.eos_token >= 0) json["eos_token_id"] = result.eos_token;
+  if (request.sampling.temperature > 0) json["seed"] = request.sampling.seed;
+  return json;
+}
+
+Status RunGenerate(const GenerateOptions& options, const CommandContext& context) {
+  ASSIGN_OR_RETURN(const std::string text, PromptText(options));
+  ASSIGN_OR_RETURN(const LoadedModel model, LoadModel(options.model, context));
+  GenerationRequest request;
+  ASSIGN_OR_RETURN(request.prompt, PromptIds(options, model, text));
+  ASSIGN_OR_RETURN(request.sampling,
+                   options.sampling.ToParams(model.generation, model.decoder->spec().vocab_size, options.model));
+  request.max_tokens = options.max_tokens;
+  request.stop = options.stop;
+  request.ignore_eos = options.ignore_eos;
+
+  const InterruptScope interrupt;
+  const std::unique_ptr<ProgressSink> progress = context.MakeProgress();
+  GenerationHooks hooks;
+  hooks.cancel = &InterruptScope::flag();
+  hooks.progress = progress.get();
+  const bool terminal = IsTerminal(STDOUT_FILENO);
+  if (!context.json) {
+    hooks.on_text = [terminal](std::string_view piece) {
+      return WriteStdout(terminal ? Printable(piece, "\t\n") : std::string(piece));
+    };
+  }
+  Generator generator(model.decoder.get(), model.tokenizer.get(), model.end_ids);
+  ASSIGN_OR_RETURN(const GenerationResult result, generator.Run(request, hooks));
+  RETURN_IF_ERROR(context.json ? WriteJson(ResultJson(options, request, result)) : WriteStdout("\n"));
+  context.Note("prompt {} tokens, {:.1f} tok/s, first token after {}; generated {} tokens, {:.1f} tok/s; finish: {}{}",
+               result.prompt_tokens, result.PrefillRate(), FormatDuration(result.first_token_seconds), result.tokens.size(),
+               result.DecodeRate(), FinishReasonName(result.finish),
+               request.sampling.temperature > 0 ? fmt::format("; seed {}", request.sampling.seed) : "");
+  if (result.finish == FinishReason::kCancelled) return Cancelled("interrupted");
+  return OkStatus();
+}
+
+}  // namespace
+
+void RegisterGenerate(CLI::App& app, CommandContext* context) {
+  CLI::App* sub = AddCommand(app, "generate", "Generates text after a prompt.",
+                             "optiq generate MODEL --prompt \"Why is the sky blue?\"\n"
+                             "optiq generate MODEL --raw --prompt \"Once upon a time\" --temp 0.8 --top-p 0.95 --seed 1\n"
+                             "git diff | optiq generate MODEL --system \"Write a commit message.\" --json");
+  auto o = std::make_shared<GenerateOptions>();
+  sub->add_option("MODEL", o->model, "A model directory (Hugging Face or MLX) or a .gguf file")->required();
+  CLI::Option* prompt = sub->add_option("--prompt", o->prompt, "The prompt (default: standard input)")->type_name("TEXT");
+  CLI::Option* file = sub->add_option("--prompt-file", o->prompt_file, "A file with the prompt")->type_name("FILE")->excludes(prompt);
+  CLI::Option* system = sub->add_option("--system", o->system, "A system message before the prompt")->type_name("TEXT");
+  CLI::Option* args =
+      sub->add_option("--chat-template-args", o->template_args, "Arguments of the chat template")->type_name("JSON");
+  sub->add_flag("--raw", o->raw, "No chat template; special tokens in the prompt count")->excludes(system)->excludes(args);
+  sub->add_option("--max-tokens", o->max_tokens, "Most tokens to generate (default 256)")
+      ->check(CLI::Range(int64_t{1}, int64_t{1} << 40))
+      ->type_name("N");
+  sub->add_option("--stop", o->stop, "Text that ends the answer; may be repeated")->allow_extra_args(false)->type_name("TEXT");
+  sub->add_flag("--ignore-eos", o->ignore_eos, "Do not end at an end-of-text token");
+  o->sampling.AddTo(sub);
+  sub->callback([=] {
+    o->has_prompt = prompt->count() > 0;
+    o->has_prompt_file = file->count() > 0;
+    o->has_system = system->count() > 0;
+    context->run = [=] { return RunGenerate(*o, *context); };
+  });
+}
+
+}  // namespace optiq

@@ -1,0 +1,76 @@
+#include "model/decoder.h"
+
+#include <cmath>
+#include <new>
+
+#include "kernels/vector.h"
+#include "model/plain_flow.h"
+#include "model/rope.h"
+#include "ops/linear.h"
+
+namespace optiq {
+
+Decoder::~Decoder() = default;
+
+StatusOr<std::unique_ptr<Decoder>> Decoder::Load(const Checkpoint& checkpoint, ThreadPool* pool) {
+  auto decoder = std::unique_ptr<Decoder>(new Decoder());
+  ASSIGN_OR_RETURN(decoder->spec_, ParseDecoderSpec(checkpoint.config(), checkpoint.path() + "/config.json"));
+  ASSIGN_OR_RETURN(decoder->weights_, LoadDecoderWeights(checkpoint, decoder->spec_));
+  decoder->ropes_ = MakeRopeTables(decoder->spec_, 0);
+  decoder->pool_ = pool;
+  return decoder;
+}
+
+std::unique_ptr<KvCache> Decoder::MakeCache() const {
+  std::vector<int64_t> widths;
+  for (const LayerSpec& l : spec_.layers) widths.push_back(l.attention.num_key_value_heads * l.attention.head_dim);
+  return std::make_unique<KvCache>(widths);
+}
+
+Status Decoder::Forward(std::span<const int32_t> ids, KvCache* cache, bool all_logits, std::vector<float>* logits) {
+  const int64_t n = static_cast<int64_t>(ids.size());
+  if (n == 0) return InvalidArgument("no tokens to run");
+  for (int32_t id : ids) {
+    if (id < 0 || id >= spec_.vocab_size) {
+      return InvalidArgument("token id {} is outside the vocabulary of {}", id, spec_.vocab_size);
+    }
+  }
+  RETURN_IF_ERROR(cache->Reserve(n));
+  try {
+    for (RopeTable& t : ropes_) t.Extend(cache->length() + n);
+    PlainFlow flow(spec_, ropes_, {{.rows = n, .start = cache->length(), .cache = cache}}, pool_);
+    ValueId x = flow.NewValue(spec_.hidden_size);
+    EmbedTokens(spec_, weights_.embedding, ids, flow.data(x), pool_);
+    for (size_t i = 0; i < spec_.layers.size(); ++i) {
+      x = RunBlock(&flow, spec_.layers[i], weights_.blocks[i], static_cast<int>(i), x);
+    }
+    cache->Advance(n);
+    x = flow.Norm(x, weights_.final_norm);
+    const int64_t rows = all_logits ? n : 1;
+    logits->resize(rows * spec_.vocab_size);
+    Linear(flow.data(x) + (n - rows) * spec_.hidden_size, rows, spec_.hidden_size, weights_.head, nullptr,
+           logits->data(), spec_.vocab_size, pool_);
+    if (spec_.final_logit_softcapping > 0) {
+      for (int64_t r = 0; r < rows; ++r) {
+        SoftcapRow(logits->data() + r * spec_.vocab_size, spec_.vocab_size, spec_.final_logit_softcapping);
+      }
+    }
+  } catch (const std::bad_alloc&) {
+    return ResourceExhausted("no memory for {} tokens at position {}; use a shorter prompt", n, cache->length());
+  }
+  for (float v : *logits) {
+    if (!std::isfinite(v)) return DataLoss("the model's logits are not finite; a weight is damaged (NaN or infinity)");
+  }
+  return OkStatus();
+}
+
+void EmbedTokens(const DecoderSpec& spec, const WeightMatrix& embedding, std::span<const int32_t> ids, float* out,
+                 ThreadPool* pool) {
+  pool->ParallelFor(static_cast<int64_t>(ids.size()), [&](int64_t i, int) {
+    float* row = out + i * spec.hidden_size;
+    DecodeRows(embedding, ids[i], ids[i] + 1, row);
+    if (spec.embedding_scale != 1.0f) ScaleRow(row, spec.embedding_scale, spec.hidden_size, row);
+  });
+}
+
+}  // namespace optiq

@@ -1,0 +1,49 @@
+// Runs a decoder: token ids in, logits out, block by block, with a KV cache.
+#ifndef OPTIQ_MODEL_DECODER_H_
+#define OPTIQ_MODEL_DECODER_H_
+
+#include <memory>
+#include <span>
+#include <vector>
+
+#include "base/status.h"
+#include "base/thread_pool.h"
+#include "io/checkpoint.h"
+#include "kv/kv_cache.h"
+#include "model/decoder_spec.h"
+#include "model/rope.h"
+#include "model/weights.h"
+
+namespace optiq {
+
+class Decoder {
+ public:
+  // Maps all weights of `checkpoint` (which must outlive the decoder). Nothing is copied but norms and biases.
+  static StatusOr<std::unique_ptr<Decoder>> Load(const Checkpoint& checkpoint, ThreadPool* pool);
+  ~Decoder();
+
+  const DecoderSpec& spec() const { return spec_; }
+
+  // An empty cache for one sequence.
+  std::unique_ptr<KvCache> MakeCache() const;
+
+  // Feeds `ids` (checked against vocab_size) at positions cache->length().. and appends their keys and values to the cache.
+  // logits: f32 [ids.size(), vocab_size] when all_logits, else the last row only: [1, vocab_size].
+  // kResourceExhausted when the cache cannot grow; kDataLoss when the logits are not finite.
+  Status Forward(std::span<const int32_t> ids, KvCache* cache, bool all_logits, std::vector<float>* logits);
+
+ private:
+  Decoder() = default;
+  DecoderSpec spec_;
+  DecoderWeights weights_;
+  RopeTables ropes_;
+  ThreadPool* pool_ = nullptr;
+};
+
+// Rows of the embedding times embedding_scale: out f32 [ids.size(), hidden_size]. Ids must be in range.
+void EmbedTokens(const DecoderSpec& spec, const WeightMatrix& embedding, std::span<const int32_t> ids, float* out,
+                 ThreadPool* pool);
+
+}  // namespace optiq
+
+#endif  // OPTIQ_MODEL_DECODER_H_

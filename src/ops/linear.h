@@ -1,0 +1,34 @@
+// y = x W^T for any WeightMatrix, threaded over output rows.
+#ifndef OPTIQ_OPS_LINEAR_H_
+#define OPTIQ_OPS_LINEAR_H_
+
+#include <cstdint>
+#include <functional>
+
+#include "base/thread_pool.h"
+#include "tensor/weight_matrix.h"
+
+namespace optiq {
+
+// Rows [begin, end) as f32, [end - begin, cols].
+void DecodeRows(const WeightMatrix& w, int64_t begin, int64_t end, float* out);
+
+enum class Products {
+  kF32,   // exact path: f32 products and sums
+  kBF16,  // both factors rounded to bf16, f32 sums; f32 where the CPU has no bf16 dot product
+};
+
+// x: f32 [m, cols] with row stride ldx; y: f32 [m, rows] with row stride ldy. Every element is one fixed chain of additions over
+// cols, whatever m > kFewRows and the number of threads. bias: [rows] or nullptr.
+void Linear(const float* x, int64_t m, int64_t ldx, const WeightMatrix& w, const float* bias, float* y, int64_t ldy,
+            ThreadPool* pool, Products products = Products::kF32);
+
+// Calls consume(first_row, n, block) for blocks of output rows, block = f32 [m, n] with row stride n, in parallel; for products
+// with too many output rows to keep (logits). Only rows [row_begin, row_end) of w.
+void LinearBlocks(const float* x, int64_t m, int64_t ldx, const WeightMatrix& w, int64_t row_begin, int64_t row_end,
+                  ThreadPool* pool, Products products,
+                  const std::function<void(int64_t first_row, int64_t n, const float* block, int thread)>& consume);
+
+}  // namespace optiq
+
+#endif  // OPTIQ_OPS_LINEAR_H_

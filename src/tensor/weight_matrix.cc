@@ -1,0 +1,71 @@
+#include "tensor/weight_matrix.h"
+
+namespace optiq {
+
+StatusOr<WeightMatrix> LoadWeightMatrix(const Checkpoint& checkpoint, const std::string& path, int64_t rows,
+                                        int64_t cols) {
+  WeightMatrix m;
+  m.path = path;
+  m.rows = rows;
+  m.cols = cols;
+  ASSIGN_OR_RETURN(const StoredTensor* weight, checkpoint.Require(path + ".weight"));
+  ASSIGN_OR_RETURN(m.affine, checkpoint.QuantizationOf(path));
+  m.weight = *weight;
+  if (!m.affine) {
+    if (weight->shape != std::vector<int64_t>{rows, cols}) {
+      return DataLoss("{}: tensor '{}' has shape {}, but config.json asks for [{}, {}]", checkpoint.path(), weight->name,
+                      weight->ShapeString(), rows, cols);
+    }
+    if (!CanReadRows(weight->dtype)) {
+      return Unimplemented("{}: tensor '{}' has dtype {}; weights must be F32, F16 or BF16", checkpoint.path(),
+                           weight->name, DTypeName(weight->dtype));
+    }
+    return m;
+  }
+  const AffineFormat f = *m.affine;
+  if (cols % f.group_size != 0 || weight->shape != std::vector<int64_t>{rows, cols * f.bits / 32}) {
+    return DataLoss("{}: tensor '{}' has shape {}, but config.json asks for [{}, {}] at {} bits, group {}",
+                    checkpoint.path(), weight->name, weight->ShapeString(), rows, cols, f.bits, f.group_size);
+  }
+  ASSIGN_OR_RETURN(const StoredTensor* scales, checkpoint.Require(path + ".scales"));
+  ASSIGN_OR_RETURN(const StoredTensor* biases, checkpoint.Require(path + ".biases"));
+  m.scales = *scales;
+  m.biases = *biases;
+  for (const StoredTensor* t : {scales, biases}) {
+    if (t->shape != std::vector<int64_t>{rows, cols / f.group_size} || !IsFloat(t->dtype) ||
+        t->dtype != scales->dtype) {
+      return DataLoss("{}: tensor '{}' is {} {}; expected float [{}, {}]", checkpoint.path(), t->name,
+                      DTypeName(t->dtype), t->ShapeString(), rows, cols / f.group_size);
+    }
+  }
+  return m;
+}
+
+WeightMatrix ViewOf(const AffineMatrix& a, std::string path) {
+  WeightMatrix m;
+  m.path = std::move(path);
+  m.rows = a.rows;
+  m.cols = a.cols;
+  m.affine = a.format;
+  m.weight.dtype = DType::kU32;
+  m.weight.shape = {a.rows, a.words_per_row()};
+  m.weight.bytes = std::as_bytes(std::span(a.packed));
+  m.scales.dtype = m.biases.dtype = a.scale_dtype;
+  m.scales.shape = m.biases.shape = {a.rows, a.groups_per_row()};
+  m.scales.bytes = a.scales;
+  m.biases.bytes = a.biases;
+  return m;
+}
+
+WeightMatrix ViewOf(const float* values, int64_t rows, int64_t cols, std::string path) {
+  WeightMatrix m;
+  m.path = std::move(path);
+  m.rows = rows;
+  m.cols = cols;
+  m.weight.dtype = DType::kF32;
+  m.weight.shape = {rows, cols};
+  m.weight.bytes = std::as_bytes(std::span(values, static_cast<size_t>(rows * cols)));
+  return m;
+}
+
+}  // namespace optiq

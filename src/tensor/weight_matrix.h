@@ -1,0 +1,36 @@
+// One weight matrix of a model, as stored: dense or affine-quantized, [out, in]. A view; the Checkpoint owns the bytes.
+#ifndef OPTIQ_TENSOR_WEIGHT_MATRIX_H_
+#define OPTIQ_TENSOR_WEIGHT_MATRIX_H_
+
+#include <optional>
+#include <string>
+#include <string_view>
+
+#include "base/status.h"
+#include "io/checkpoint.h"
+#include "tensor/affine.h"
+
+namespace optiq {
+
+struct WeightMatrix {
+  std::string path;              // MLX module path, without ".weight"
+  int64_t rows = 0, cols = 0;    // out, in
+  StoredTensor weight;           // dense values, or packed codes [rows, cols * bits / 32] u32
+  std::optional<AffineFormat> affine;
+  StoredTensor scales, biases;   // [rows, cols / group_size]
+
+  // Bytes in the file: weight, scales and biases.
+  uint64_t bytes() const { return weight.bytes.size() + scales.bytes.size() + biases.bytes.size(); }
+};
+
+// Finds the module's tensors and checks that they are [rows, cols]. Errors name the tensor and both shapes.
+StatusOr<WeightMatrix> LoadWeightMatrix(const Checkpoint& checkpoint, const std::string& path, int64_t rows, int64_t cols);
+
+// A view on an encoded matrix in memory.
+WeightMatrix ViewOf(const AffineMatrix& matrix, std::string path);
+// A view on f32 values [rows, cols] in memory.
+WeightMatrix ViewOf(const float* values, int64_t rows, int64_t cols, std::string path);
+
+}  // namespace optiq
+
+#endif  // OPTIQ_TENSOR_WEIGHT_MATRIX_H_
