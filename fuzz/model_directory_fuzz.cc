@@ -1,5 +1,5 @@
-// The untrusted text of a model directory: the shard index and config.json's quantization section. The first byte picks the
-// parser and, for the section, shapes to hold against it.
+// The untrusted text of a model directory: the shard index and config.json's quantization section. The first byte picks
+// the parser and, for the section, shapes to hold against it.
 #include <cstdint>
 #include <string_view>
 

@@ -3,16 +3,19 @@
 //! Every exported function catches panics: the tokenizers crate panics on some damaged files. Handles are shared by any number
 //! of threads once made, except streams, which belong to one thread at a time. Grammars become one more module (grammar.rs).
 
+mod checked;
 mod control;
 mod exports_template;
 mod exports_tokenizer;
 mod ffi;
-mod generation_tags;
+mod growth;
 mod guard;
 mod py_filters;
 mod py_json;
 mod py_methods;
 mod py_repr;
+mod scan;
+mod screen;
 mod stream;
 mod template;
 mod token_bytes;

@@ -6,7 +6,7 @@ use std::ffi::CString;
 use minijinja::value::{Kwargs, ValueKind};
 use minijinja::{Environment, Error, ErrorKind, State, Value};
 
-use crate::{py_json, py_methods, py_repr};
+use crate::{checked, py_json, py_methods, py_repr, screen};
 
 /// Marks an error that the template itself raised; the rest of the detail is its text.
 pub const RAISED: &str = "\u{1}raised\u{1}";
@@ -32,7 +32,9 @@ pub fn install(env: &mut Environment<'static>) {
     env.add_filter("int", int);
     env.add_filter("float", float);
     env.add_test("iterable", |v: &Value| v.is_undefined() || is_container(v) || v.kind() == ValueKind::Iterable);
-    env.add_test("sequence", |v: &Value| v.is_undefined() || is_container(v));
+    // Slices and sums of lists are lazy here and lists in Python.
+    env.add_test("sequence", |v: &Value| v.is_undefined() || is_container(v) || v.kind() == ValueKind::Iterable);
+    env.add_function(screen::CHECKED, checked::checked);
     env.add_function("raise_exception", raise_exception);
     env.add_function("strftime_now", strftime_now);
     env.add_function("joiner", minijinja_contrib::globals::joiner);

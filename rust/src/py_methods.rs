@@ -27,7 +27,9 @@ pub fn unknown_method(state: &mut State, value: &Value, method: &str, args: &[Va
         }
     }
     if value.kind() == ValueKind::Map && method == "copy" {
-        return Ok(value.clone());
+        // A new map even of a namespace, which nothing may hold (screen.rs).
+        let pairs = value.try_iter()?.checked().map(|key| key.and_then(|k| Ok((k.clone(), value.get_item(&k)?))));
+        return Ok(Value::from_pairs(pairs.collect::<Result<Vec<_>, Error>>()?));
     }
     if value.kind() == ValueKind::Seq {
         match method {
@@ -60,7 +62,11 @@ fn string_method(state: &State, text: &str, method: &str, args: &[Value]) -> Res
             split_lines(text, keep.unwrap_or(false)).into_iter().collect()
         }
         "format" => {
-            check_fields(text)?;
+            check_fields(state, text)?;
+            return Ok(None);
+        }
+        "split" => {
+            charge(state, text.len().saturating_mul(16))?; // up to one value per byte
             return Ok(None);
         }
         "removeprefix" => {
@@ -172,11 +178,12 @@ fn pad(text: &str, method: &str, width: i64, fill: Option<&str>) -> Result<Strin
     Ok(format!("{}{text}{}", fill.repeat(left), fill.repeat(missing - left)))
 }
 
-fn check_fields(format: &str) -> Result<(), Error> {
+fn check_fields(state: &State, format: &str) -> Result<(), Error> {
     for digits in format.split(|c: char| !c.is_ascii_digit()) {
         if !digits.is_empty() && digits.parse::<usize>().map_or(true, |n| n > MAX_FIELD) {
             return Err(Error::new(ErrorKind::InvalidOperation, format!("format: a width above {MAX_FIELD}")));
         }
+        charge(state, digits.parse().unwrap_or(0))?;
     }
     Ok(())
 }

@@ -4,21 +4,28 @@ use minijinja::syntax::SyntaxConfig;
 use minijinja::value::Serde;
 use minijinja::{AutoEscape, Environment, Error, ErrorKind, Value};
 use serde_json::Map;
+use std::panic::{catch_unwind, AssertUnwindSafe};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{mpsc, Arc};
+use std::time::Duration;
 
-use crate::ffi::{fail, Failure, Outcome, INPUT, LIMIT, PARSE, RAISED};
+use crate::ffi::{fail, Failure, Outcome, INPUT, LIMIT, PANIC, PARSE, RAISED};
 use crate::guard::Guard;
-use crate::{generation_tags, py_filters};
+use crate::{py_filters, screen};
 
 const NAME: &str = "chat_template";
 const MAX_SOURCE: usize = 1 << 20;
 const MAX_OUTPUT: usize = 64 << 20;
 // One unit is about one instruction or 64 bytes. Real templates use up to 50 thousand for short conversations.
-const FUEL: u64 = 2_000_000;
+const FUEL: u64 = 1_000_000;
 const FUEL_PER_BYTE: u64 = 4;
 const RECURSION: usize = 200;
+const STACK: usize = 16 << 20;
+const TIME: Duration = Duration::from_secs(10);
 
 pub struct Template {
     env: Environment<'static>,
+    stuck: Arc<AtomicBool>, // a rendering did not end in time
 }
 
 type Object = Map<String, serde_json::Value>;
@@ -34,8 +41,9 @@ impl Template {
         env.set_auto_escape_callback(|_| AutoEscape::None);
         env.set_recursion_limit(RECURSION);
         py_filters::install(&mut env);
-        env.add_template_owned(NAME, generation_tags::rewrite(source)).or_else(|e| Err(failure(PARSE, &e)))?;
-        Ok(Template { env })
+        let source = screen::screen(source).or_else(|e| fail(PARSE, e))?;
+        env.add_template_owned(NAME, source).or_else(|e| Err(failure(PARSE, &e)))?;
+        Ok(Template { env, stuck: Arc::new(AtomicBool::new(false)) })
     }
 
     /// `context` holds what came with the request (guarded if asked), `constants` what came with the model.
@@ -47,15 +55,38 @@ impl Template {
         let mut all: Object = parse(constants, "constants")?;
         let size = serde_json::to_string(&context).map_or(0, |t| t.len() as u64);
         all.extend(context);
-        py_filters::set_now(unix_time);
         let mut env = self.env.clone();
         env.set_fuel(Some(FUEL + FUEL_PER_BYTE * size));
-        let template = env.get_template(NAME).or_else(|e| Err(failure(PARSE, &e)))?;
-        let text = template.render(Value::from(Serde(all))).or_else(|e| Err(failure(INPUT, &e)))?;
-        if text.len() > MAX_OUTPUT {
-            return fail(LIMIT, format!("the rendered prompt is larger than {MAX_OUTPUT} bytes"));
+        self.in_time(move || {
+            py_filters::set_now(unix_time);
+            let template = env.get_template(NAME).or_else(|e| Err(failure(PARSE, &e)))?;
+            let text = template.render(Value::from(Serde(all))).or_else(|e| Err(failure(INPUT, &e)))?;
+            if text.len() > MAX_OUTPUT {
+                return fail(LIMIT, format!("the rendered prompt is larger than {MAX_OUTPUT} bytes"));
+            }
+            Ok(text)
+        })
+    }
+
+    // Runs `body` on a thread with a known stack. The engine's fuel ends nearly everything well before TIME; a thread that it does
+    // not end cannot be stopped, so the template is not used again.
+    fn in_time(&self, body: impl FnOnce() -> Outcome<String> + Send + 'static) -> Outcome<String> {
+        let late = || fail(LIMIT, "the template does not end");
+        if self.stuck.load(Ordering::Relaxed) {
+            return late();
         }
-        Ok(text)
+        let (send, receive) = mpsc::channel();
+        let run = move || {
+            let result = catch_unwind(AssertUnwindSafe(body));
+            let panicked = || fail(PANIC, "the template engine");
+            let _ = send.send(result.unwrap_or_else(|_| panicked()));
+        };
+        let spawned = std::thread::Builder::new().name("chat-template".into()).stack_size(STACK).spawn(run);
+        spawned.or_else(|e| fail(LIMIT, format!("no thread to render on: {e}")))?;
+        receive.recv_timeout(TIME).unwrap_or_else(|_| {
+            self.stuck.store(true, Ordering::Relaxed);
+            late()
+        })
     }
 
     pub fn uses(&self, name: &str) -> bool {

@@ -12,6 +12,7 @@ use tokenizers::{AddedToken, NormalizedString, Tokenizer};
 
 use crate::control::is_control;
 use crate::ffi::{fail, Outcome, INPUT, LIMIT, PARSE};
+use crate::growth;
 use crate::guard::{Guard, MARK};
 use crate::token_bytes::Spelling;
 
@@ -54,6 +55,11 @@ impl Tok {
         // Files may carry both; transformers clears them.
         inner.with_truncation(None).or_else(|e| fail(PARSE, e.to_string()))?;
         inner.with_padding(None);
+        let decoder = serde_json::to_value(inner.get_decoder()).unwrap_or_default();
+        let normalizer = serde_json::to_value(inner.get_normalizer()).unwrap_or_default();
+        growth::check(&normalizer, "normalizer").or_else(|e| fail(LIMIT, e))?;
+        growth::check(&decoder, "decoder").or_else(|e| fail(LIMIT, e))?;
+
         let known: HashMap<String, AddedToken> =
             inner.get_added_tokens_decoder().into_values().map(|t| (t.content.clone(), t)).collect();
         let new: Vec<_> = extra.added_tokens.into_iter().filter(|t| !known.get(&t.content).is_some_and(|k| same(k, t))).collect();
@@ -81,7 +87,6 @@ impl Tok {
         }
         let literal = vocabulary(&harmless, &inner);
         let guarded = if late { Some(vocabulary(&all, &inner)) } else { None };
-        let decoder = serde_json::to_value(inner.get_decoder()).unwrap_or_default();
         Ok(Tok {
             guard: Guard::new(control.values().cloned().collect()),
             id_limit: id_limit(&inner)?,

@@ -8,14 +8,14 @@
 
 namespace optiq {
 
-// Phases follow one another: Begin, any number of Updates, End. Calls may come from any thread; they are cheap (the listener
-// decides how often to show something).
+// Phases follow one another: Begin, any number of Updates, End. Calls may come from any thread; they are cheap (the
+// listener decides how often to show something).
 class ProgressSink {
  public:
   virtual ~ProgressSink() = default;
 
-  // A phase of `total` units starts ("measuring sensitivity", 210, "probes"). total 0: unknown. The unit "B" is bytes and is
-  // shown as KB, MB or GB. Begin ends a phase that is still open.
+  // A phase of `total` units starts ("measuring sensitivity", 210, "probes"). total 0: unknown. The unit "B" is bytes
+  // and is shown as KB, MB or GB. Begin ends a phase that is still open.
   virtual void Begin(const std::string& label, int64_t total, const std::string& unit) = 0;
   // `done` units are finished, counted from the start of the phase. The note is a short free text ("model.layers.3").
   virtual void Update(int64_t done, std::string_view note) = 0;

@@ -24,7 +24,8 @@ struct ChatOptions {
 };
 
 constexpr char kCommands[] =
-    "/exit  /reset (forget the conversation)  /system TEXT (set the system message and reset)  /help; Ctrl-C stops an answer; "
+    "/exit  /reset (forget the conversation)  /system TEXT (set the system message and reset)  /help; Ctrl-C stops an "
+    "answer; "
     "start with // to send a line that begins with /";
 
 class Chat {
@@ -124,9 +125,10 @@ class Chat {
     messages_.push_back({{"role", "assistant"}, {"content", result.text}});
     ++request_.sampling.seed;  // another stream of numbers for the next answer
     context_.Detail("prompt {} tokens ({} from the cache), {:.1f} tok/s; generated {} tokens, {:.1f} tok/s; finish: {}",
-                    result.prompt_tokens, result.cached_tokens, result.PrefillRate(), result.tokens.size(), result.DecodeRate(),
-                    FinishReasonName(result.finish));
-    if (result.finish == FinishReason::kLength) context_.Note("(the answer was cut: --max-tokens or the model's context)");
+                    result.prompt_tokens, result.cached_tokens, result.PrefillRate(), result.tokens.size(),
+                    result.DecodeRate(), FinishReasonName(result.finish));
+    if (result.finish == FinishReason::kLength)
+      context_.Note("(the answer was cut: --max-tokens or the model's context)");
     if (result.finish == FinishReason::kCancelled) {
       if (!interactive_) return Cancelled("interrupted");
       context_.Note("(stopped)");

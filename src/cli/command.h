@@ -56,6 +56,7 @@ enum CommonFlag : unsigned {
 
 struct Command {
   const char* name;
+  const char* summary;  // for the list of commands
   void (*add)(CLI::App& app, CommandContext* context);
   unsigned flags;  // of CommonFlag
 };
@@ -70,8 +71,8 @@ void RegisterGenerate(CLI::App& app, CommandContext* context);
 void RegisterChat(CLI::App& app, CommandContext* context);
 void RegisterLogits(CLI::App& app, CommandContext* context);
 
-// Adds the subcommand with the layout of help that all share: description, positionals, options, then `examples` (lines without
-// indent) as the footer.
+// Adds the subcommand with the layout of help that all share: description, positionals, options, then `examples` (lines
+// without indent) as the footer.
 CLI::App* AddCommand(CLI::App& app, const std::string& name, const std::string& description,
                      const std::string& examples);
 

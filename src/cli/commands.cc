@@ -5,12 +5,15 @@ namespace optiq {
 std::span<const Command> Commands() {
   constexpr unsigned kTalk = kQuietFlag | kVerboseFlag | kProgressFlag;
   static constexpr Command kCommands[] = {
-      {"convert", RegisterConvert, kThreadsFlag | kJsonFlag | kTalk},
-      {"sensitivity", RegisterSensitivity, kThreadsFlag | kJsonFlag | kTalk},
-      {"generate", RegisterGenerate, kThreadsFlag | kJsonFlag | kTalk},
-      {"chat", RegisterChat, kThreadsFlag | kTalk},
-      {"logits", RegisterLogits, kThreadsFlag | kJsonFlag | kTalk},
-      {"inspect", RegisterInspect, kJsonFlag},
+      {"convert", "Quantize a float model to a mixed-precision MLX model", RegisterConvert,
+       kThreadsFlag | kJsonFlag | kTalk},
+      {"sensitivity", "Measure how much each weight minds quantization", RegisterSensitivity,
+       kThreadsFlag | kJsonFlag | kTalk},
+      {"generate", "Generate text after a prompt", RegisterGenerate, kThreadsFlag | kJsonFlag | kTalk},
+      {"chat", "Talk with a model, line by line", RegisterChat, kThreadsFlag | kTalk},
+      {"logits", "Write the logits of every position of a text to a file", RegisterLogits,
+       kThreadsFlag | kJsonFlag | kTalk},
+      {"inspect", "Show what is in a model: tensors, bits, bytes", RegisterInspect, kJsonFlag},
   };
   return kCommands;
 }

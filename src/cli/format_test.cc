@@ -72,10 +72,12 @@ TEST(Printable, EscapesControlsAndBadUtf8) {
   EXPECT_EQ(Printable("a\x1b[31mb\n"), "a\\x1b[31mb\\x0a");
   EXPECT_EQ(Printable("a\tb\n\x07", "\t\n"), "a\tb\n\\x07");
   EXPECT_EQ(Printable("\x7f"), "\\x7f");
-  EXPECT_EQ(Printable("\xC2\x9B""31m"), "\\x9b31m");          // C1: a one-character CSI
-  EXPECT_EQ(Printable("\xC0\xAF"), "\\xc0\\xaf");              // overlong
-  EXPECT_EQ(Printable("\xED\xA0\x80"), "\\xed\\xa0\\x80");     // surrogate
-  EXPECT_EQ(Printable("ok\xE2\x82"), "ok\\xe2\\x82");          // cut short
+  EXPECT_EQ(Printable("\xC2\x9B"
+                      "31m"),
+            "\\x9b31m");                                    // C1: a one-character CSI
+  EXPECT_EQ(Printable("\xC0\xAF"), "\\xc0\\xaf");           // overlong
+  EXPECT_EQ(Printable("\xED\xA0\x80"), "\\xed\\xa0\\x80");  // surrogate
+  EXPECT_EQ(Printable("ok\xE2\x82"), "ok\\xe2\\x82");       // cut short
 }
 
 }  // namespace

@@ -52,7 +52,8 @@ StatusOr<std::string> PromptText(const GenerateOptions& options) {
   return ReadStdin();
 }
 
-StatusOr<std::vector<int32_t>> PromptIds(const GenerateOptions& options, const LoadedModel& model, const std::string& text) {
+StatusOr<std::vector<int32_t>> PromptIds(const GenerateOptions& options, const LoadedModel& model,
+                                         const std::string& text) {
   if (options.raw || !model.chat_template) {
     if (options.has_system || !options.template_args.empty()) {
       return InvalidArgument("{}: the model has no chat template for --system or --chat-template-args", options.model);
@@ -117,8 +118,8 @@ Status RunGenerate(const GenerateOptions& options, const CommandContext& context
   ASSIGN_OR_RETURN(const GenerationResult result, generator.Run(request, hooks));
   RETURN_IF_ERROR(context.json ? WriteJson(ResultJson(options, request, result)) : WriteStdout("\n"));
   context.Note("prompt {} tokens, {:.1f} tok/s, first token after {}; generated {} tokens, {:.1f} tok/s; finish: {}{}",
-               result.prompt_tokens, result.PrefillRate(), FormatDuration(result.first_token_seconds), result.tokens.size(),
-               result.DecodeRate(), FinishReasonName(result.finish),
+               result.prompt_tokens, result.PrefillRate(), FormatDuration(result.first_token_seconds),
+               result.tokens.size(), result.DecodeRate(), FinishReasonName(result.finish),
                request.sampling.temperature > 0 ? fmt::format("; seed {}", request.sampling.seed) : "");
   if (result.finish == FinishReason::kCancelled) return Cancelled("interrupted");
   return OkStatus();
@@ -127,22 +128,29 @@ Status RunGenerate(const GenerateOptions& options, const CommandContext& context
 }  // namespace
 
 void RegisterGenerate(CLI::App& app, CommandContext* context) {
-  CLI::App* sub = AddCommand(app, "generate", "Generates text after a prompt.",
-                             "optiq generate MODEL --prompt \"Why is the sky blue?\"\n"
-                             "optiq generate MODEL --raw --prompt \"Once upon a time\" --temp 0.8 --top-p 0.95 --seed 1\n"
-                             "git diff | optiq generate MODEL --system \"Write a commit message.\" --json");
+  CLI::App* sub =
+      AddCommand(app, "generate", "Generates text after a prompt.",
+                 "optiq generate MODEL --prompt \"Why is the sky blue?\"\n"
+                 "optiq generate MODEL --raw --prompt \"Once upon a time\" --temp 0.8 --top-p 0.95 --seed 1\n"
+                 "git diff | optiq generate MODEL --system \"Write a commit message.\" --json");
   auto o = std::make_shared<GenerateOptions>();
   sub->add_option("MODEL", o->model, "A model directory (Hugging Face or MLX) or a .gguf file")->required();
-  CLI::Option* prompt = sub->add_option("--prompt", o->prompt, "The prompt (default: standard input)")->type_name("TEXT");
-  CLI::Option* file = sub->add_option("--prompt-file", o->prompt_file, "A file with the prompt")->type_name("FILE")->excludes(prompt);
+  CLI::Option* prompt =
+      sub->add_option("--prompt", o->prompt, "The prompt (default: standard input)")->type_name("TEXT");
+  CLI::Option* file =
+      sub->add_option("--prompt-file", o->prompt_file, "A file with the prompt")->type_name("FILE")->excludes(prompt);
   CLI::Option* system = sub->add_option("--system", o->system, "A system message before the prompt")->type_name("TEXT");
   CLI::Option* args =
       sub->add_option("--chat-template-args", o->template_args, "Arguments of the chat template")->type_name("JSON");
-  sub->add_flag("--raw", o->raw, "No chat template; special tokens in the prompt count")->excludes(system)->excludes(args);
+  sub->add_flag("--raw", o->raw, "No chat template; special tokens in the prompt count")
+      ->excludes(system)
+      ->excludes(args);
   sub->add_option("--max-tokens", o->max_tokens, "Most tokens to generate (default 256)")
       ->check(CLI::Range(int64_t{1}, int64_t{1} << 40))
       ->type_name("N");
-  sub->add_option("--stop", o->stop, "Text that ends the answer; may be repeated")->allow_extra_args(false)->type_name("TEXT");
+  sub->add_option("--stop", o->stop, "Text that ends the answer; may be repeated")
+      ->allow_extra_args(false)
+      ->type_name("TEXT");
   sub->add_flag("--ignore-eos", o->ignore_eos, "Do not end at an end-of-text token");
   o->sampling.AddTo(sub);
   sub->callback([=] {

@@ -8,8 +8,7 @@
 
 namespace optiq {
 
-const char kProgramDescription[] =
-    "Quantizes language models to mixed-precision MLX models and runs them on any CPU.";
+const char kProgramDescription[] = "Quantizes language models to mixed-precision MLX models and runs them on any CPU.";
 const char kProgramFooter[] =
     "`optiq COMMAND --help` explains a command, `optiq help exit-codes` the exit codes.\n"
     "Results go to standard output, everything else to standard error.";
@@ -54,7 +53,31 @@ std::string Simd() {
   return out;
 }
 
+class Formatter : public CLI::Formatter {
+ public:
+  Formatter() { column_width(32); }
+
+  std::string make_option_opts(const CLI::Option* option) const override {
+    if (option->get_positional() || option->get_type_size() == 0) return "";
+    const std::string type = option->get_type_name();  // "N", or "N:INT in [1 - 8]" with the checks
+    std::string out = " " + type.substr(0, type.find(':'));
+    if (!option->get_default_str().empty()) out += " [" + option->get_default_str() + "]";
+    if (option->get_required()) out += " (required)";
+    return out;
+  }
+
+  std::string make_subcommand(const CLI::App* sub) const override {
+    for (const Command& command : Commands()) {
+      if (sub->get_name() == command.name)
+        return fmt::format("  {:<{}}{}\n", command.name, get_column_width() - 2, command.summary);
+    }
+    return fmt::format("  {:<{}}{}\n", sub->get_name(), get_column_width() - 2, sub->get_description());
+  }
+};
+
 }  // namespace
+
+std::shared_ptr<CLI::FormatterBase> HelpFormatter() { return std::make_shared<Formatter>(); }
 
 std::string VersionText() {
 #if defined(__clang__)

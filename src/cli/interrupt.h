@@ -1,5 +1,5 @@
-// Ctrl-C. Without a scope SIGINT ends the program as usual. Inside one the first SIGINT only sets a flag that the work looks at,
-// a second one ends the program at once.
+// Ctrl-C. Without a scope SIGINT ends the program as usual. Inside one the first SIGINT only sets a flag that the work
+// looks at, a second one ends the program at once.
 #ifndef OPTIQ_CLI_INTERRUPT_H_
 #define OPTIQ_CLI_INTERRUPT_H_
 

@@ -13,8 +13,8 @@ class LineReader {
  public:
   explicit LineReader(int fd) : fd_(fd) {}
 
-  // The next line without its end; nullopt at the end of the input. kCancelled when a signal handler interrupted the wait,
-  // kResourceExhausted for a line above limits::kConfigBytes.
+  // The next line without its end; nullopt at the end of the input. kCancelled when a signal handler interrupted the
+  // wait, kResourceExhausted for a line above limits::kConfigBytes.
   StatusOr<std::optional<std::string>> Next();
 
  private:

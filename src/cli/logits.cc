@@ -28,7 +28,8 @@ StatusOr<std::vector<int32_t>> ReadIds(const std::string& path, int64_t vocab_si
   std::vector<int32_t> ids;
   for (const Json& item : json) {
     if (!item.is_number_unsigned() || item.get<uint64_t>() >= static_cast<uint64_t>(vocab_size)) {
-      return InvalidArgument("{}: item {} is not a token id below the vocabulary size {}", path, ids.size(), vocab_size);
+      return InvalidArgument("{}: item {} is not a token id below the vocabulary size {}", path, ids.size(),
+                             vocab_size);
     }
     ids.push_back(static_cast<int32_t>(item.get<uint64_t>()));
   }
@@ -48,7 +49,8 @@ StatusOr<std::vector<int32_t>> EncodePrompt(const LogitsOptions& options, const 
 Status CheckOutput(const std::string& out, const Checkpoint& checkpoint) {
   for (const std::string& file : checkpoint.files()) {
     std::error_code error;
-    if (std::filesystem::equivalent(out, file, error)) return InvalidArgument("--out {}: this is a file of the model", out);
+    if (std::filesystem::equivalent(out, file, error))
+      return InvalidArgument("--out {}: this is a file of the model", out);
   }
   return OkStatus();
 }
@@ -69,7 +71,8 @@ Status RunLogits(const LogitsOptions& options, const CommandContext& context) {
     return InvalidArgument("{} tokens, more than the model's context of {}", tokens, spec.max_position_embeddings);
   }
 
-  const std::vector<TensorSpec> tensors = {{"logits", DType::kF32, {tokens, spec.vocab_size}}, {"ids", DType::kI32, {tokens}}};
+  const std::vector<TensorSpec> tensors = {{"logits", DType::kF32, {tokens, spec.vocab_size}},
+                                           {"ids", DType::kI32, {tokens}}};
   ASSIGN_OR_RETURN(const auto writer, SafetensorsWriter::Create(options.out, tensors, {{"format", "mlx"}}));
   RETURN_IF_ERROR(writer->Append("ids", std::as_bytes(std::span(ids))));
   const InterruptScope interrupt;
@@ -87,7 +90,8 @@ Status RunLogits(const LogitsOptions& options, const CommandContext& context) {
   progress->End();
   RETURN_IF_ERROR(writer->Finish());
   if (context.json) {
-    return WriteJson({{"model", options.model}, {"out", options.out}, {"tokens", tokens}, {"vocab_size", spec.vocab_size}});
+    return WriteJson(
+        {{"model", options.model}, {"out", options.out}, {"tokens", tokens}, {"vocab_size", spec.vocab_size}});
   }
   context.Note("{}: f32 logits [{}, {}], {}", options.out, tokens, spec.vocab_size,
                FormatBytes(4.0 * tokens * spec.vocab_size));
@@ -97,15 +101,18 @@ Status RunLogits(const LogitsOptions& options, const CommandContext& context) {
 }  // namespace
 
 void RegisterLogits(CLI::App& app, CommandContext* context) {
-  CLI::App* sub = AddCommand(app, "logits",
-                             "Writes the logits of every position of a text: \"logits\" F32 [tokens, vocabulary] and \"ids\" I32\n"
-                             "[tokens] in a safetensors file.",
-                             "optiq logits MODEL --prompt \"The sea\" --out sea.safetensors\n"
-                             "optiq logits MODEL --ids ids.json --out logits.safetensors");
+  CLI::App* sub =
+      AddCommand(app, "logits",
+                 "Writes the logits of every position of a text: \"logits\" F32 [tokens, vocabulary] and \"ids\" I32\n"
+                 "[tokens] in a safetensors file.",
+                 "optiq logits MODEL --prompt \"The sea\" --out sea.safetensors\n"
+                 "optiq logits MODEL --ids ids.json --out logits.safetensors");
   auto o = std::make_shared<LogitsOptions>();
   sub->add_option("MODEL", o->model, "A model directory (Hugging Face or MLX) or a .gguf file")->required();
-  CLI::Option* prompt = sub->add_option("--prompt", o->prompt, "The text, encoded with its BOS token if it has one")->type_name("TEXT");
-  CLI::Option* ids = sub->add_option("--ids", o->ids_file, "A JSON array of token ids")->type_name("FILE")->excludes(prompt);
+  CLI::Option* prompt =
+      sub->add_option("--prompt", o->prompt, "The text, encoded with its BOS token if it has one")->type_name("TEXT");
+  CLI::Option* ids =
+      sub->add_option("--ids", o->ids_file, "A JSON array of token ids")->type_name("FILE")->excludes(prompt);
   sub->add_flag("--chat", o->chat, "Put the prompt through the chat template, as a user's message")->excludes(ids);
   sub->add_flag("--exact", o->exact, "f32 arithmetic; there is no other yet, so this is always on");
   sub->add_option("--out", o->out, "The file to write; replaced if it is there")->type_name("FILE")->required();

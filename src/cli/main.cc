@@ -56,7 +56,7 @@ int Run(int argc, char** argv) {
   CommandContext context;
   CLI::App app(kProgramDescription, "optiq");
   app.require_subcommand(0, 1);
-  app.get_formatter()->column_width(32);
+  app.formatter(HelpFormatter());
   app.footer(kProgramFooter);
   bool version = false;
   app.add_flag("--version", version, "Version, build and the instruction sets of this machine");

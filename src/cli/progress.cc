@@ -13,7 +13,7 @@
 namespace optiq {
 namespace {
 
-constexpr double kQuietSeconds = 2;     // work that takes no longer shows nothing
+constexpr double kQuietSeconds = 2;  // work that takes no longer shows nothing
 constexpr double kBarInterval = 0.1;
 constexpr double kPlainInterval = 10;
 constexpr double kResumeSeconds = 0.5;  // a first update this early tells what an earlier run had done

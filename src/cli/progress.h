@@ -1,5 +1,5 @@
-// Progress on stderr: a bar on a terminal, a plain line every ten seconds elsewhere. Nothing is shown for work that is done
-// within two seconds.
+// Progress on stderr: a bar on a terminal, a plain line every ten seconds elsewhere. Nothing is shown for work that is
+// done within two seconds.
 #ifndef OPTIQ_CLI_PROGRESS_H_
 #define OPTIQ_CLI_PROGRESS_H_
 

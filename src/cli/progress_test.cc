@@ -10,7 +10,8 @@ namespace optiq {
 namespace {
 
 ProgressState State(int64_t done, int64_t total, double elapsed, std::string note = "") {
-  return {.label = "probing", .unit = "probes", .note = std::move(note), .done = done, .total = total, .elapsed = elapsed};
+  return {
+      .label = "probing", .unit = "probes", .note = std::move(note), .done = done, .total = total, .elapsed = elapsed};
 }
 
 // A memory stream with a clock that the test moves.
@@ -63,7 +64,8 @@ TEST(ProgressFormat, BarFitsTheWidth) {
   EXPECT_EQ(FormatProgressBar(State(50, 100, 50, "note"), 80),
             "probing  50% [##########..........] 50/100  1.00 probes/s  50 s left  note");
   for (int width : {0, 1, 2, 10, 20, 40, 79}) {
-    EXPECT_LE(FormatProgressBar(State(50, 100, 50, "a long note with 日本"), width).size(), static_cast<size_t>(width) + 4);
+    EXPECT_LE(FormatProgressBar(State(50, 100, 50, "a long note with 日本"), width).size(),
+              static_cast<size_t>(width) + 4);
   }
   EXPECT_EQ(FormatProgressBar(State(300, 100, 50), 20), "probing 100% [#####");  // more than all: no overrun
 }

@@ -30,7 +30,8 @@ void SamplingOptions::AddTo(CLI::App* app) {
   app->add_option("--top-p", top_p, "Keep the most likely tokens with this mass together")->type_name("P");
   app->add_option("--top-k", top_k, "Keep this many of the most likely tokens")->type_name("K");
   app->add_option("--min-p", min_p, "Keep tokens at least this likely, relative to the best")->type_name("P");
-  app->add_option("--repetition-penalty", repetition_penalty, "Divide (multiply) logits of the last 20 tokens")->type_name("X");
+  app->add_option("--repetition-penalty", repetition_penalty, "Divide (multiply) logits of the last 20 tokens")
+      ->type_name("X");
   app->add_option("--presence-penalty", presence_penalty, "Subtract from logits of the last 20 tokens")->type_name("X");
   app->add_option("--frequency-penalty", frequency_penalty, "The same for every occurrence")->type_name("X");
   app->add_option("--logit-bias", logit_bias, "Add to one token's logit; may be repeated")

@@ -27,9 +27,10 @@ struct SamplingOptions {
   std::vector<std::string> logit_bias;
 
   void AddTo(CLI::App* app);
-  // The preset with the options that were given in place of its values. A seed is drawn when none is given. `model` names the
-  // model in errors.
-  StatusOr<SamplingParams> ToParams(const GenerationConfig& generation, int64_t vocab_size, std::string_view model) const;
+  // The preset with the options that were given in place of its values. A seed is drawn when none is given. `model`
+  // names the model in errors.
+  StatusOr<SamplingParams> ToParams(const GenerationConfig& generation, int64_t vocab_size,
+                                    std::string_view model) const;
 };
 
 }  // namespace optiq

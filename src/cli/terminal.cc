@@ -79,8 +79,8 @@ void PrepareStandardStreams() {
   std::signal(SIGPIPE, SIG_DFL);
   for (int fd = 0; fd <= 2; ++fd) {
     if (::fcntl(fd, F_GETFD) != -1) continue;
-    // The wrong direction on purpose: using a stream that the caller closed is an error, not silence. (stderr is the exception:
-    // there is nobody to tell.)
+    // The wrong direction on purpose: using a stream that the caller closed is an error, not silence. (stderr is the
+    // exception: there is nobody to tell.)
     const int opened = ::open("/dev/null", fd == 1 ? O_RDONLY : O_WRONLY);
     if (opened != fd && opened >= 0) ::close(opened);
   }

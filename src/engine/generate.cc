@@ -57,9 +57,12 @@ class TextOutput {
 
 std::string_view FinishReasonName(FinishReason reason) {
   switch (reason) {
-    case FinishReason::kStop: return "stop";
-    case FinishReason::kLength: return "length";
-    case FinishReason::kCancelled: return "cancelled";
+    case FinishReason::kStop:
+      return "stop";
+    case FinishReason::kLength:
+      return "length";
+    case FinishReason::kCancelled:
+      return "cancelled";
   }
   return "unknown";
 }
@@ -82,7 +85,8 @@ Status Generator::Check(const GenerationRequest& request) const {
   const DecoderSpec& spec = decoder_->spec();
   if (request.prompt.empty()) return InvalidArgument("the prompt has no tokens");
   if (request.max_tokens < 1) return InvalidArgument("max_tokens is {}; it must be at least 1", request.max_tokens);
-  if (request.prefill_chunk < 1) return InvalidArgument("prefill_chunk is {}; it must be at least 1", request.prefill_chunk);
+  if (request.prefill_chunk < 1)
+    return InvalidArgument("prefill_chunk is {}; it must be at least 1", request.prefill_chunk);
   for (int32_t id : request.prompt) {
     if (id < 0 || id >= spec.vocab_size) {
       return InvalidArgument("the prompt's token {} is not in the model's vocabulary of {}", id, spec.vocab_size);
@@ -106,8 +110,8 @@ Status Generator::Forward(std::span<const int32_t> ids, std::vector<float>* logi
   return status;
 }
 
-StatusOr<bool> Generator::Prefill(const GenerationRequest& request, const GenerationHooks& hooks, GenerationResult* result,
-                                  std::vector<float>* logits) {
+StatusOr<bool> Generator::Prefill(const GenerationRequest& request, const GenerationHooks& hooks,
+                                  GenerationResult* result, std::vector<float>* logits) {
   const std::span<const int32_t> prompt(request.prompt);
   // The last token is always fed: its logits are needed.
   const size_t reusable = std::min(prompt.size() - 1, cached_ids_.size());

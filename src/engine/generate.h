@@ -19,12 +19,12 @@
 namespace optiq {
 
 struct GenerationRequest {
-  std::vector<int32_t> prompt;     // at least one token
-  int64_t max_tokens = 256;        // at least one
+  std::vector<int32_t> prompt;  // at least one token
+  int64_t max_tokens = 256;     // at least one
   SamplingParams sampling;
-  std::vector<std::string> stop;   // texts that end the answer and are not part of it
+  std::vector<std::string> stop;  // texts that end the answer and are not part of it
   bool ignore_eos = false;
-  int64_t prefill_chunk = 512;     // prompt tokens per forward pass
+  int64_t prefill_chunk = 512;  // prompt tokens per forward pass
 };
 
 struct GenerationHooks {
@@ -36,18 +36,18 @@ struct GenerationHooks {
 };
 
 enum class FinishReason {
-  kStop,       // an end-of-text token or a stop string
-  kLength,     // max_tokens, or the model's context is full
+  kStop,    // an end-of-text token or a stop string
+  kLength,  // max_tokens, or the model's context is full
   kCancelled,
 };
 std::string_view FinishReasonName(FinishReason reason);  // "stop", "length", "cancelled"
 
 struct GenerationResult {
   std::string text;
-  std::vector<int32_t> tokens;     // without the end-of-text token
+  std::vector<int32_t> tokens;  // without the end-of-text token
   FinishReason finish = FinishReason::kLength;
-  std::string stop;                // the stop string that ended it, if one did
-  int32_t eos_token = -1;          // the end-of-text token that ended it, if one did
+  std::string stop;        // the stop string that ended it, if one did
+  int32_t eos_token = -1;  // the end-of-text token that ended it, if one did
   int64_t prompt_tokens = 0;
   int64_t cached_tokens = 0;       // of these, taken from the cache of the run before
   double prefill_seconds = 0;      // forward passes over the prompt
@@ -55,7 +55,7 @@ struct GenerationResult {
   int64_t decode_steps = 0;        // forward passes of one token
   double decode_seconds = 0;       // from the first sampled token to the end
 
-  double PrefillRate() const;      // tokens per second; 0 when there is nothing to measure
+  double PrefillRate() const;  // tokens per second; 0 when there is nothing to measure
   double DecodeRate() const;
 };
 
@@ -64,9 +64,9 @@ class Generator {
   // `decoder` and `tokenizer` must outlive the generator. `end_ids` end a text.
   Generator(Decoder* decoder, const Tokenizer* tokenizer, std::vector<int32_t> end_ids);
 
-  // One answer. The keys and values of the longest common prefix with the run before are used again, so a chat's next turn costs its
-  // new tokens only. Errors: kInvalidArgument for an impossible request (a prompt as long as the model's context, unknown tokens,
-  // parameters out of range), those of Decoder::Forward, and what on_text returned.
+  // One answer. The keys and values of the longest common prefix with the run before are used again, so a chat's next
+  // turn costs its new tokens only. Errors: kInvalidArgument for an impossible request (a prompt as long as the model's
+  // context, unknown tokens, parameters out of range), those of Decoder::Forward, and what on_text returned.
   StatusOr<GenerationResult> Run(const GenerationRequest& request, const GenerationHooks& hooks = {});
 
   // Drops the cache.

@@ -14,7 +14,8 @@ StatusOr<std::optional<std::vector<int32_t>>> GetIds(const Json& object, const c
   const auto field = object.find(key);
   if (field == object.end() || field->is_null()) return std::nullopt;
   const Json list = field->is_array() ? *field : Json::array({*field});
-  if (list.size() > kMaxIds) return InvalidArgument("{}: field '{}' has {} ids; at most {}", what, key, list.size(), kMaxIds);
+  if (list.size() > kMaxIds)
+    return InvalidArgument("{}: field '{}' has {} ids; at most {}", what, key, list.size(), kMaxIds);
   std::vector<int32_t> ids;
   for (const Json& item : list) {
     // Through uint64: a negative number has another JSON type and is refused.
@@ -69,8 +70,8 @@ StatusOr<GenerationConfig> LoadGenerationConfig(const Checkpoint& checkpoint) {
   return ParseGenerationConfig(json, what);
 }
 
-StatusOr<std::vector<int32_t>> EndOfTextIds(const GenerationConfig& generation, const Json& config, std::string_view what,
-                                            const Tokenizer* tokenizer) {
+StatusOr<std::vector<int32_t>> EndOfTextIds(const GenerationConfig& generation, const Json& config,
+                                            std::string_view what, const Tokenizer* tokenizer) {
   std::optional<std::vector<int32_t>> ids = generation.eos_token_ids;
   if (!ids) {
     ASSIGN_OR_RETURN(ids, GetIds(config, "eos_token_id", what));

@@ -22,8 +22,8 @@ struct GenerationConfig {
   std::optional<int64_t> top_k;
   std::vector<int32_t> suppress_tokens;
 
-  // The sampling the file asks for: greedy unless do_sample, then its values; a temperature that is not given is 1, other
-  // values that are not given are off.
+  // The sampling the file asks for: greedy unless do_sample, then its values; a temperature that is not given is 1,
+  // other values that are not given are off.
   SamplingParams ToSampling() const;
 };
 
@@ -32,10 +32,10 @@ StatusOr<GenerationConfig> ParseGenerationConfig(const Json& json, std::string_v
 // An empty config when the model has no such file.
 StatusOr<GenerationConfig> LoadGenerationConfig(const Checkpoint& checkpoint);
 
-// The ids that end a text: generation_config.json's, else config.json's (also inside text_config); and the tokenizer's eos token
-// (may be null). Sorted.
-StatusOr<std::vector<int32_t>> EndOfTextIds(const GenerationConfig& generation, const Json& config, std::string_view what,
-                                            const Tokenizer* tokenizer);
+// The ids that end a text: generation_config.json's, else config.json's (also inside text_config); and the tokenizer's
+// eos token (may be null). Sorted.
+StatusOr<std::vector<int32_t>> EndOfTextIds(const GenerationConfig& generation, const Json& config,
+                                            std::string_view what, const Tokenizer* tokenizer);
 
 }  // namespace optiq
 

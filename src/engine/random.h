@@ -12,8 +12,8 @@ namespace optiq {
 // Salmon, Moraes, Dror, Shaw, "Parallel Random Numbers: As Easy as 1, 2, 3", SC 2011.
 std::array<uint32_t, 4> Philox4x32(std::array<uint32_t, 4> counter, std::array<uint32_t, 2> key);
 
-// A stream of numbers: block i of a stream is Philox4x32({i low, i high, stream low, stream high}, {seed low, seed high}), its
-// words taken in order.
+// A stream of numbers: block i of a stream is Philox4x32({i low, i high, stream low, stream high}, {seed low, seed
+// high}), its words taken in order.
 class RandomStream {
  public:
   explicit RandomStream(uint64_t seed, uint64_t stream = 0) : seed_(seed), stream_(stream) {}

@@ -107,7 +107,8 @@ void ApplyTopP(double top_p, std::span<float> logprobs) {
     entries[i] = {logprobs[i], std::exp(logprobs[i])};
     total += entries[i].prob;
   }
-  // A selection by weight: halve the range that holds the first rank, in falling order, at which the mass reaches the target.
+  // A selection by weight: halve the range that holds the first rank, in falling order, at which the mass reaches the
+  // target.
   const double target = top_p * total;
   double mass_above = 0;
   auto begin = entries.begin(), end = entries.end();

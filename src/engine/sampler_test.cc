@@ -40,7 +40,8 @@ class SamplingGoldens : public testing::Test {
   }
 
   // Filters only move values to -infinity, so everything is compared exactly.
-  static void ExpectSame(const std::vector<float>& actual, const std::vector<float>& expected, const std::string& what) {
+  static void ExpectSame(const std::vector<float>& actual, const std::vector<float>& expected,
+                         const std::string& what) {
     ASSERT_EQ(actual.size(), expected.size());
     for (size_t i = 0; i < actual.size(); ++i) EXPECT_EQ(actual[i], expected[i]) << what << " token " << i;
   }

@@ -10,8 +10,8 @@
 
 namespace optiq {
 
-// What comes out does not depend on where the pieces are cut: the first stop string to be complete ends the text, and of those
-// complete at the same byte the longest. No byte of it is ever passed on.
+// What comes out does not depend on where the pieces are cut: the first stop string to be complete ends the text, and
+// of those complete at the same byte the longest. No byte of it is ever passed on.
 class StopMatcher {
  public:
   // kInvalidArgument for an empty stop string.

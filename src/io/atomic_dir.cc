@@ -50,8 +50,8 @@ StatusOr<int> LockDirectory(const std::string& dir, const std::string& final_pat
     ::close(fd);
     if (error != EWOULDBLOCK) return FailedPrecondition("{}: cannot lock: {}", dir, std::strerror(error));
     auto owner = ReadTextFile(dir + kOwnerName, 64);
-    return FailedPrecondition("{}: is being written by another process{}; wait for it or choose another output", final_path,
-                              owner.ok() ? " (" + *owner + ")" : "");
+    return FailedPrecondition("{}: is being written by another process{}; wait for it or choose another output",
+                              final_path, owner.ok() ? " (" + *owner + ")" : "");
   }
   // Between open and lock the other process may have finished and renamed the directory away.
   struct stat locked, named;
@@ -199,7 +199,8 @@ Status AtomicDir::Commit() {
   if (::rename(path_.c_str(), final_path_.c_str()) != 0) {
     const int rename_error = errno;
     if (!old.empty() && ::rename(old.c_str(), final_path_.c_str()) != 0) {
-      return FailedPrecondition("{}: cannot rename: {}; the old directory is now {}", path_, std::strerror(rename_error), old);
+      return FailedPrecondition("{}: cannot rename: {}; the old directory is now {}", path_,
+                                std::strerror(rename_error), old);
     }
     if (rename_error == ENOTEMPTY || rename_error == EEXIST) {
       return AlreadyExists("{}: appeared while it was being written; the result is in {}", final_path_, path_);
@@ -211,7 +212,8 @@ Status AtomicDir::Commit() {
   RETURN_IF_ERROR(SyncDirectory(ParentDirectory(final_path_)));
   if (!old.empty()) {
     fs::remove_all(old, error);
-    if (error) return FailedPrecondition("{}: written, but the old directory {} could not be removed", final_path_, old);
+    if (error)
+      return FailedPrecondition("{}: written, but the old directory {} could not be removed", final_path_, old);
   }
   return OkStatus();
 }
@@ -226,7 +228,8 @@ Status CheckOutputPath(const std::string& input_path, const std::string& output_
   if (input == output || (fs::exists(output, error) && fs::equivalent(input, output, error))) {
     return InvalidArgument("{}: the output is the input; choose another output", output_path);
   }
-  if (IsInside(output, input)) return InvalidArgument("{}: the output lies inside the input {}", output_path, input_path);
+  if (IsInside(output, input))
+    return InvalidArgument("{}: the output lies inside the input {}", output_path, input_path);
   if (IsInside(input, output)) return InvalidArgument("{}: the output contains the input {}", output_path, input_path);
   return OkStatus();
 }

@@ -1,7 +1,8 @@
 // A result directory that appears under its final name only when it is complete.
 //
-// All is written to `<final>.partial/`, which is renamed at the end. A killed run leaves it there, and the next run with the
-// same output continues in it: what is worth keeping between runs lies in its `work` folder, which Commit removes.
+// All is written to `<final>.partial/`, which is renamed at the end. A killed run leaves it there, and the next run
+// with the same output continues in it: what is worth keeping between runs lies in its `work` folder, which Commit
+// removes.
 #ifndef OPTIQ_IO_ATOMIC_DIR_H_
 #define OPTIQ_IO_ATOMIC_DIR_H_
 
@@ -15,9 +16,9 @@ namespace optiq {
 
 class AtomicDir {
  public:
-  // Makes or reopens `<final_path>.partial` and locks it until this object dies. kAlreadyExists when the final path exists and is
-  // not an empty directory; with `overwrite` a directory that holds a config.json is replaced in Commit, anything else is still
-  // refused. kFailedPrecondition when another process is writing the same output.
+  // Makes or reopens `<final_path>.partial` and locks it until this object dies. kAlreadyExists when the final path
+  // exists and is not an empty directory; with `overwrite` a directory that holds a config.json is replaced in Commit,
+  // anything else is still refused. kFailedPrecondition when another process is writing the same output.
   static StatusOr<std::unique_ptr<AtomicDir>> Create(const std::string& final_path, bool overwrite = false);
   ~AtomicDir();  // without Commit: leaves the files for the next run, or nothing if there are none
   AtomicDir(const AtomicDir&) = delete;

@@ -137,7 +137,8 @@ TEST(AtomicDirTest, ExistingOutputs) {
   std::filesystem::create_directory(dir / "home");
   Spit(dir / "home/diary.txt", "x");
   ExpectError(AtomicDir::Create(dir / "home", true).status(), absl::StatusCode::kAlreadyExists, "not a model");
-  ExpectError(AtomicDir::Create(dir / "home/diary.txt", true).status(), absl::StatusCode::kAlreadyExists, "not a directory");
+  ExpectError(AtomicDir::Create(dir / "home/diary.txt", true).status(), absl::StatusCode::kAlreadyExists,
+              "not a directory");
   for (const char* name : {"", "/", ".", "..", "a/.."}) EXPECT_FALSE(AtomicDir::Create(name).ok()) << name;
   Spit(dir / "blocked.partial", "a file");
   EXPECT_FALSE(AtomicDir::Create(dir / "blocked").ok());

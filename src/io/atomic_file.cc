@@ -34,11 +34,12 @@ Status WriteError(int error, const std::string& path, uint64_t needed) {
   const std::string dir = ParentDirectory(path);
   if (error == ENOSPC || error == EDQUOT) {
     auto have = FreeBytes(dir);
-    return ResourceExhausted("no space: need {}, have {} at {}", Human(needed), have.ok() ? Human(*have) : "an unknown amount",
-                             dir);
+    return ResourceExhausted("no space: need {}, have {} at {}", Human(needed),
+                             have.ok() ? Human(*have) : "an unknown amount", dir);
   }
   if (error == EFBIG) {
-    return ResourceExhausted("{}: {} is above the size limit for files (ulimit -f, or the file system's)", path, Human(needed));
+    return ResourceExhausted("{}: {} is above the size limit for files (ulimit -f, or the file system's)", path,
+                             Human(needed));
   }
   if (error == EROFS || error == EACCES || error == EPERM) {
     return FailedPrecondition("{}: cannot write: {}", path, std::strerror(error));

@@ -16,8 +16,8 @@ namespace optiq {
 // A file being written as `<path>.tmp`. It becomes `path` in Commit and is deleted if it never does.
 class OutputFile {
  public:
-  // A leftover `.tmp` of a killed run is overwritten. With expected_bytes > 0 the room is reserved at once where the file system
-  // can, so that a full disk shows here and not after an hour.
+  // A leftover `.tmp` of a killed run is overwritten. With expected_bytes > 0 the room is reserved at once where the
+  // file system can, so that a full disk shows here and not after an hour.
   static StatusOr<std::unique_ptr<OutputFile>> Create(const std::string& path, uint64_t expected_bytes = 0);
   ~OutputFile();
   OutputFile(const OutputFile&) = delete;
@@ -37,7 +37,8 @@ class OutputFile {
 // Replaces `path` by `contents` in one step.
 Status AtomicWriteFile(const std::string& path, std::string_view contents);
 
-// kResourceExhausted "no space: need X, have Y at DIR" when the file system of `dir` has less than `bytes` free for this user.
+// kResourceExhausted "no space: need X, have Y at DIR" when the file system of `dir` has less than `bytes` free for
+// this user.
 Status CheckFreeSpace(const std::string& dir, uint64_t bytes);
 
 // Makes a directory's entries durable.

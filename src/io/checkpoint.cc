@@ -45,7 +45,8 @@ StatusOr<std::unique_ptr<Checkpoint>> Checkpoint::Open(const std::string& path) 
   if (bytes.size() >= 4 && std::string_view(reinterpret_cast<const char*>(bytes.data()), 4) == "GGUF") {
     return OpenGgufModel(path);
   }
-  return InvalidArgument("{}: not a model; give the directory that holds config.json and the weights, or a .gguf file", path);
+  return InvalidArgument("{}: not a model; give the directory that holds config.json and the weights, or a .gguf file",
+                         path);
 }
 
 Status Checkpoint::Index() {

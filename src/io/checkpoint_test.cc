@@ -19,7 +19,8 @@ const std::string kModels = std::string(OPTIQ_TEST_DATA) + "/goldens/models/";
 constexpr auto kLoss = absl::StatusCode::kDataLoss;
 
 // A file with one U8 tensor of one byte for each name.
-void WriteShard(const std::string& path, const std::vector<std::string>& names, const SafetensorsMetadata& metadata = {}) {
+void WriteShard(const std::string& path, const std::vector<std::string>& names,
+                const SafetensorsMetadata& metadata = {}) {
   std::vector<TensorData> tensors;
   for (const std::string& name : names) tensors.push_back({{name, DType::kU8, {1}}, Bytes("x")});
   ASSERT_TRUE(WriteSafetensors(path, tensors, metadata).ok());
@@ -43,8 +44,8 @@ TEST(CheckpointTest, OpensAHuggingFaceModel) {
   EXPECT_TRUE((*model)->Require("model.norm.weight").ok());
   ExpectError((*model)->Require("nope").status(), absl::StatusCode::kNotFound, "llama: tensor 'nope': missing");
   EXPECT_EQ(*(*model)->QuantizationOf("model.layers.0.mlp.up_proj"), std::nullopt);
-  EXPECT_EQ((*model)->TextFiles(), (std::vector<std::string>{"chat_template.jinja", "generation_config.json", "tokenizer.json",
-                                                             "tokenizer_config.json"}));
+  EXPECT_EQ((*model)->TextFiles(), (std::vector<std::string>{"chat_template.jinja", "generation_config.json",
+                                                             "tokenizer.json", "tokenizer_config.json"}));
   EXPECT_EQ(*(*model)->ReadTextFile("chat_template.jinja"), Slurp(kModels + "llama/chat_template.jinja"));
   ExpectError((*model)->ReadTextFile("../llama/config.json").status(), absl::StatusCode::kNotFound, "no such file");
 }
@@ -195,7 +196,8 @@ TEST_F(DirectoryTest, Configs) {
   ExpectError(Open(), absl::StatusCode::kUnimplemented, "ModelOpt");
   std::filesystem::remove(dir_ / "config.json");
   ExpectError(Open(), absl::StatusCode::kNotFound, "no config.json");
-  ExpectError(Checkpoint::Open(dir_ / "model.safetensors").status(), absl::StatusCode::kInvalidArgument, "give the directory");
+  ExpectError(Checkpoint::Open(dir_ / "model.safetensors").status(), absl::StatusCode::kInvalidArgument,
+              "give the directory");
   ExpectError(Checkpoint::Open(dir_ / "none").status(), absl::StatusCode::kNotFound, "none: no such file");
 }
 

@@ -1,9 +1,11 @@
-// The GGUF container, versions 2 and 3, little endian: metadata and tensor table of one file in memory (usually mapped).
-// Format: the ggml project's docs/gguf.md. Nothing is copied: keys, strings and tensors are views on the file's bytes.
+// The GGUF container, versions 2 and 3, little endian: metadata and tensor table of one file in memory (usually
+// mapped). Format: the ggml project's docs/gguf.md. Nothing is copied: keys, strings and tensors are views on the
+// file's bytes.
 //
-// Parse checks everything a later access relies on, so the accessors never read outside the file: counts against the bytes that
-// are left before anything is allocated, lengths, types, booleans, duplicate keys and names, dimensions, alignment, tensor
-// ranges (inside the file, aligned, not overlapping). No allocation is larger than the file plus 1 MB.
+// Parse checks everything a later access relies on, so the accessors never read outside the file: counts against the
+// bytes that are left before anything is allocated, lengths, types, booleans, duplicate keys and names, dimensions,
+// alignment, tensor ranges (inside the file, aligned, not overlapping). No allocation is larger than the file plus 1
+// MB.
 #ifndef OPTIQ_IO_GGUF_H_
 #define OPTIQ_IO_GGUF_H_
 
@@ -21,8 +23,19 @@
 namespace optiq {
 
 enum class GgufType : uint32_t {
-  kUint8 = 0, kInt8 = 1, kUint16 = 2, kInt16 = 3, kUint32 = 4, kInt32 = 5, kFloat32 = 6,
-  kBool = 7, kString = 8, kArray = 9, kUint64 = 10, kInt64 = 11, kFloat64 = 12,
+  kUint8 = 0,
+  kInt8 = 1,
+  kUint16 = 2,
+  kInt16 = 3,
+  kUint32 = 4,
+  kInt32 = 5,
+  kFloat32 = 6,
+  kBool = 7,
+  kString = 8,
+  kArray = 9,
+  kUint64 = 10,
+  kInt64 = 11,
+  kFloat64 = 12,
 };
 
 struct GgufTensor {
@@ -38,7 +51,8 @@ struct GgufTensor {
 class GgufFile {
  public:
   // `bytes` must outlive the result. `name` stands for the file in errors. kDataLoss when the file is damaged or lies,
-  // kUnimplemented for versions, byte orders and tensor types that are not read, kResourceExhausted above base/limits.h.
+  // kUnimplemented for versions, byte orders and tensor types that are not read, kResourceExhausted above
+  // base/limits.h.
   static StatusOr<GgufFile> Parse(std::span<const std::byte> bytes, std::string_view name);
 
   const std::string& name() const { return name_; }
@@ -54,8 +68,8 @@ class GgufFile {
   // True for a key that starts with `prefix`.
   bool HasPrefix(std::string_view prefix) const;
 
-  // Scalars. nullopt when the key is absent; kDataLoss when the value has another type (GetInt takes every integer type and
-  // fails above int64; GetDouble takes floats and integers and fails on NaN and infinity).
+  // Scalars. nullopt when the key is absent; kDataLoss when the value has another type (GetInt takes every integer type
+  // and fails above int64; GetDouble takes floats and integers and fails on NaN and infinity).
   StatusOr<std::optional<int64_t>> GetInt(std::string_view key) const;
   StatusOr<std::optional<double>> GetDouble(std::string_view key) const;
   StatusOr<std::optional<bool>> GetBool(std::string_view key) const;
@@ -93,7 +107,8 @@ class GgufFile {
   std::vector<GgufTensor> tensors_;
 };
 
-// Text from a file, made fit for an error message: quotes around it, control and non-ASCII bytes as \xNN, at most 80 bytes.
+// Text from a file, made fit for an error message: quotes around it, control and non-ASCII bytes as \xNN, at most 80
+// bytes.
 std::string QuoteForError(std::string_view text);
 
 }  // namespace optiq

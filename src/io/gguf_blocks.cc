@@ -3,9 +3,9 @@
 #include "base/status.h"
 #include "io/half.h"
 
-// Every product of a scale and a code below is exact in f32 (an f16 scale has 11 significant bits, a sub-scale at most 8, a code
-// at most 6, of which the last is a sign or an offset), so a compiler that contracts the following addition to a fused
-// multiply-add does not change a bit of the result.
+// Every product of a scale and a code below is exact in f32 (an f16 scale has 11 significant bits, a sub-scale at most
+// 8, a code at most 6, of which the last is a sign or an offset), so a compiler that contracts the following addition
+// to a fused multiply-add does not change a bit of the result.
 
 namespace optiq {
 namespace {
@@ -68,8 +68,8 @@ void Q8_0(const Byte* src, float* out) {
   for (int i = 0; i < kSmall; ++i) out[i] = static_cast<float>(static_cast<int8_t>(src[2 + i])) * d;
 }
 
-// 16 groups of 16; scales[16] (low nibble scale, high nibble minimum), codes[64], d, dmin. The codes of a half of 128 elements
-// lie in 32 bytes, element 32 * j + l in bits 2 * j of byte l.
+// 16 groups of 16; scales[16] (low nibble scale, high nibble minimum), codes[64], d, dmin. The codes of a half of 128
+// elements lie in 32 bytes, element 32 * j + l in bits 2 * j of byte l.
 void Q2_K(const Byte* src, float* out) {
   const Byte* scales = src;
   const float d = HalfAt(src + 80), dmin = HalfAt(src + 82);
@@ -82,7 +82,8 @@ void Q2_K(const Byte* src, float* out) {
   }
 }
 
-// 16 groups of 16; high bits hmask[32] (clear means minus 4), low two bits as in Q2_K, 6-bit scales packed in 12 bytes, d.
+// 16 groups of 16; high bits hmask[32] (clear means minus 4), low two bits as in Q2_K, 6-bit scales packed in 12 bytes,
+// d.
 void Q3_K(const Byte* src, float* out) {
   const Byte* hmask = src;
   const Byte* packed = src + 96;
@@ -113,7 +114,8 @@ void ScaleMin(const Byte* packed, int j, int* scale, int* min) {
   }
 }
 
-// 8 groups of 32: d, dmin, scales[12], nibbles[128]; groups 2k and 2k + 1 are the low and high nibbles of the same 32 bytes.
+// 8 groups of 32: d, dmin, scales[12], nibbles[128]; groups 2k and 2k + 1 are the low and high nibbles of the same 32
+// bytes.
 void Q4_K(const Byte* src, float* out) {
   const float d = HalfAt(src), dmin = HalfAt(src + 2);
   for (int group = 0; group < 8; ++group) {
@@ -145,8 +147,8 @@ void Q5_K(const Byte* src, float* out) {
   }
 }
 
-// 16 groups of 16: low nibbles[128], high two bits[64], int8 scales[16], d. In a half of 128 elements, 32 * j + l has its low
-// bits in byte 32 * (j % 2) + l (high nibble when j >= 2) and its high bits in bits 2 * j of byte l.
+// 16 groups of 16: low nibbles[128], high two bits[64], int8 scales[16], d. In a half of 128 elements, 32 * j + l has
+// its low bits in byte 32 * (j % 2) + l (high nibble when j >= 2) and its high bits in bits 2 * j of byte l.
 void Q6_K(const Byte* src, float* out) {
   const float d = HalfAt(src + 208);
   for (int group = 0; group < 16; ++group) {
@@ -174,17 +176,28 @@ void DequantizeBlocks(DType dtype, const std::byte* src, int64_t elements, float
   OPTIQ_CHECK(IsBlock(dtype) && elements >= 0 && elements % unit == 0);
   const int64_t n = elements / unit;
   switch (dtype) {
-    case DType::kQ4_0: return Run<Q4_0>(src, n, bytes, kSmall, out);
-    case DType::kQ4_1: return Run<Q4_1>(src, n, bytes, kSmall, out);
-    case DType::kQ5_0: return Run<Q5_0>(src, n, bytes, kSmall, out);
-    case DType::kQ5_1: return Run<Q5_1>(src, n, bytes, kSmall, out);
-    case DType::kQ8_0: return Run<Q8_0>(src, n, bytes, kSmall, out);
-    case DType::kQ2_K: return Run<Q2_K>(src, n, bytes, kSuper, out);
-    case DType::kQ3_K: return Run<Q3_K>(src, n, bytes, kSuper, out);
-    case DType::kQ4_K: return Run<Q4_K>(src, n, bytes, kSuper, out);
-    case DType::kQ5_K: return Run<Q5_K>(src, n, bytes, kSuper, out);
-    case DType::kQ6_K: return Run<Q6_K>(src, n, bytes, kSuper, out);
-    default: OPTIQ_CHECK(false);
+    case DType::kQ4_0:
+      return Run<Q4_0>(src, n, bytes, kSmall, out);
+    case DType::kQ4_1:
+      return Run<Q4_1>(src, n, bytes, kSmall, out);
+    case DType::kQ5_0:
+      return Run<Q5_0>(src, n, bytes, kSmall, out);
+    case DType::kQ5_1:
+      return Run<Q5_1>(src, n, bytes, kSmall, out);
+    case DType::kQ8_0:
+      return Run<Q8_0>(src, n, bytes, kSmall, out);
+    case DType::kQ2_K:
+      return Run<Q2_K>(src, n, bytes, kSuper, out);
+    case DType::kQ3_K:
+      return Run<Q3_K>(src, n, bytes, kSuper, out);
+    case DType::kQ4_K:
+      return Run<Q4_K>(src, n, bytes, kSuper, out);
+    case DType::kQ5_K:
+      return Run<Q5_K>(src, n, bytes, kSuper, out);
+    case DType::kQ6_K:
+      return Run<Q6_K>(src, n, bytes, kSuper, out);
+    default:
+      OPTIQ_CHECK(false);
   }
 }
 

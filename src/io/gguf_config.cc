@@ -66,9 +66,10 @@ StatusOr<Json> TokenId(const GgufFile& file, std::string_view name) {
   return Json(id);
 }
 
-// Which layers see a window only: every `pattern`-th sees all. gemma3 files name the period since late 2025, as a number or as
-// one boolean per layer; before that it was built into llama.cpp.
-StatusOr<std::vector<bool>> SlidingLayers(const GgufFile& file, const ArchKeys& keys, int64_t layers, int64_t* pattern) {
+// Which layers see a window only: every `pattern`-th sees all. gemma3 files name the period since late 2025, as a
+// number or as one boolean per layer; before that it was built into llama.cpp.
+StatusOr<std::vector<bool>> SlidingLayers(const GgufFile& file, const ArchKeys& keys, int64_t layers,
+                                          int64_t* pattern) {
   const std::string key = keys.Full("attention.sliding_window_pattern");
   *pattern = 6;
   std::vector<bool> sliding(layers);
@@ -94,7 +95,8 @@ StatusOr<std::vector<bool>> SlidingLayers(const GgufFile& file, const ArchKeys& 
   return sliding;
 }
 
-Status AddGemma3(const GgufFile& file, const ArchKeys& keys, int64_t layers, int64_t heads, int64_t head_dim, Json* config) {
+Status AddGemma3(const GgufFile& file, const ArchKeys& keys, int64_t layers, int64_t heads, int64_t head_dim,
+                 Json* config) {
   Json& c = *config;
   int64_t pattern = 0;
   ASSIGN_OR_RETURN(const std::vector<bool> sliding, SlidingLayers(file, keys, layers, &pattern));
@@ -147,21 +149,24 @@ std::string_view GgufArchName(GgufArch arch) { return kArchNames[static_cast<int
 StatusOr<GgufArch> GgufArchOf(const GgufFile& file) {
   ASSIGN_OR_RETURN(const std::optional<int64_t> parts, file.GetInt("split.count"));
   if (parts.value_or(0) > 1) {
-    return Unimplemented("{}: one of {} parts of a split model; merge them with llama-gguf-split --merge", file.name(), *parts);
+    return Unimplemented("{}: one of {} parts of a split model; merge them with llama-gguf-split --merge", file.name(),
+                         *parts);
   }
   ASSIGN_OR_RETURN(const std::string_view name, file.RequireString("general.architecture"));
   for (const GgufArch arch : {GgufArch::kLlama, GgufArch::kQwen2, GgufArch::kQwen3, GgufArch::kGemma3}) {
     if (name == GgufArchName(arch)) return arch;
   }
-  return Unimplemented("{}: architecture {} is not supported in GGUF, only llama, qwen2, qwen3 and gemma3; use the original "
-                       "checkpoint", file.name(), QuoteForError(name));
+  return Unimplemented(
+      "{}: architecture {} is not supported in GGUF, only llama, qwen2, qwen3 and gemma3; use the original "
+      "checkpoint",
+      file.name(), QuoteForError(name));
 }
 
 StatusOr<Json> BuildGgufConfig(const GgufFile& file, GgufArch arch, const GgufTensorFacts& facts) {
   const ArchKeys keys(file, arch);
-  RETURN_IF_ERROR(keys.RefuseSettings({"expert_count", "attention.scale", "attention.clamp_kqv", "attention.max_alibi_bias",
-                                       "attention.temperature_scale", "logit_scale", "residual_scale", "embedding_scale",
-                                       "nextn_predict_layers"}));
+  RETURN_IF_ERROR(keys.RefuseSettings({"expert_count", "attention.scale", "attention.clamp_kqv",
+                                       "attention.max_alibi_bias", "attention.temperature_scale", "logit_scale",
+                                       "residual_scale", "embedding_scale", "nextn_predict_layers"}));
   ASSIGN_OR_RETURN(const int64_t hidden, keys.Int("embedding_length", limits::kWidth));
   ASSIGN_OR_RETURN(const int64_t intermediate, keys.Int("feed_forward_length", limits::kWidth));
   ASSIGN_OR_RETURN(const int64_t layers, keys.Int("block_count", limits::kLayers));
@@ -185,11 +190,12 @@ StatusOr<Json> BuildGgufConfig(const GgufFile& file, GgufArch arch, const GgufTe
   ASSIGN_OR_RETURN(const int64_t value_dim, keys.Int("attention.value_length", limits::kHeadDim, head_dim));
   ASSIGN_OR_RETURN(const int64_t rotary, keys.Int("rope.dimension_count", limits::kHeadDim, head_dim));
   if (value_dim != head_dim || rotary != head_dim) {
-    return Unimplemented("{}: key, value and rotary lengths {}, {} and {} differ, which is not supported", file.name(), head_dim,
-                         value_dim, rotary);
+    return Unimplemented("{}: key, value and rotary lengths {}, {} and {} differ, which is not supported", file.name(),
+                         head_dim, value_dim, rotary);
   }
   if (arch == GgufArch::kQwen2 && head_dim * heads != hidden) {
-    return Unimplemented("{}: qwen2 with {} heads of {} and width {} is not supported", file.name(), heads, head_dim, hidden);
+    return Unimplemented("{}: qwen2 with {} heads of {} and width {} is not supported", file.name(), heads, head_dim,
+                         hidden);
   }
 
   Json c;
@@ -209,7 +215,8 @@ StatusOr<Json> BuildGgufConfig(const GgufFile& file, GgufArch arch, const GgufTe
   ASSIGN_OR_RETURN(c["pad_token_id"], TokenId(file, "padding"));
   c["attention_dropout"] = 0.0;
   c["use_cache"] = true;
-  // Names the spelling used here (rope_theta at the top, torch_dtype); without it transformers 5 warns of a tokenizer bug.
+  // Names the spelling used here (rope_theta at the top, torch_dtype); without it transformers 5 warns of a tokenizer
+  // bug.
   c["transformers_version"] = "4.57.0";
   c["torch_dtype"] = "bfloat16";
   if (arch == GgufArch::kGemma3) {

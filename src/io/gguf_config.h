@@ -20,16 +20,17 @@ std::string_view GgufArchName(GgufArch arch);  // "llama": also the prefix of th
 
 // What the tensors say and the metadata does not.
 struct GgufTensorFacts {
-  int64_t vocab_size = 0;           // rows of token_embd
-  bool tied = false;                // one matrix is embedding and output
+  int64_t vocab_size = 0;  // rows of token_embd
+  bool tied = false;       // one matrix is embedding and output
   bool attention_bias = false;
   bool mlp_bias = false;
-  std::vector<float> rope_factors;  // rope_freqs.weight: what llama.cpp divides each rotary frequency by; empty if absent
+  std::vector<float>
+      rope_factors;  // rope_freqs.weight: what llama.cpp divides each rotary frequency by; empty if absent
 };
 
-// The object of config.json. torch_dtype is bfloat16 whatever the tensors' types are. Numbers stored as f32 are cut to six
-// significant digits (9.99999997e-07 is 1e-06). Settings that change the model's function and cannot be expressed are
-// kUnimplemented, missing or absurd ones kDataLoss.
+// The object of config.json. torch_dtype is bfloat16 whatever the tensors' types are. Numbers stored as f32 are cut to
+// six significant digits (9.99999997e-07 is 1e-06). Settings that change the model's function and cannot be expressed
+// are kUnimplemented, missing or absurd ones kDataLoss.
 StatusOr<Json> BuildGgufConfig(const GgufFile& file, GgufArch arch, const GgufTensorFacts& facts);
 
 }  // namespace optiq

@@ -1,7 +1,6 @@
 // Opens a GGUF file as a model in the Hugging Face layout: names, conventions and config undone from llama.cpp's
 // (its convert_hf_to_gguf.py is the reference for what was done to a checkpoint on the way in).
 #include <algorithm>
-#include <array>
 #include <charconv>
 #include <cmath>
 
@@ -24,14 +23,16 @@ struct NamePair {
 };
 constexpr NamePair kTopNames[] = {{"token_embd", "embed_tokens"}, {"output_norm", "norm"}};
 constexpr NamePair kProjections[] = {
-    {"attn_q", "self_attn.q_proj"},     {"attn_k", "self_attn.k_proj"}, {"attn_v", "self_attn.v_proj"},
+    {"attn_q", "self_attn.q_proj"},      {"attn_k", "self_attn.k_proj"}, {"attn_v", "self_attn.v_proj"},
     {"attn_output", "self_attn.o_proj"}, {"ffn_gate", "mlp.gate_proj"},  {"ffn_up", "mlp.up_proj"},
     {"ffn_down", "mlp.down_proj"},
 };
 constexpr NamePair kNorms[] = {{"attn_norm", "input_layernorm"}, {"ffn_norm", "post_attention_layernorm"}};
 constexpr NamePair kGemma3Norms[] = {
-    {"attn_norm", "input_layernorm"},           {"post_attention_norm", "post_attention_layernorm"},
-    {"ffn_norm", "pre_feedforward_layernorm"},  {"post_ffw_norm", "post_feedforward_layernorm"},
+    {"attn_norm", "input_layernorm"},
+    {"post_attention_norm", "post_attention_layernorm"},
+    {"ffn_norm", "pre_feedforward_layernorm"},
+    {"post_ffw_norm", "post_feedforward_layernorm"},
 };
 constexpr NamePair kHeadNorms[] = {{"attn_q_norm", "self_attn.q_norm"}, {"attn_k_norm", "self_attn.k_norm"}};
 
@@ -86,8 +87,8 @@ Status SetConventions(const GgufFile& file, GgufArch arch, int64_t heads, int64_
   if (!q && !k) return OkStatus();
   t->rotary_heads = q ? heads : kv_heads;
   if (t->shape[0] % (2 * t->rotary_heads) != 0) {
-    return DataLoss("{}: tensor '{}': {} rows cannot be split into {} heads of even width", file.name(), t->name, t->shape[0],
-                    t->rotary_heads);
+    return DataLoss("{}: tensor '{}': {} rows cannot be split into {} heads of even width", file.name(), t->name,
+                    t->shape[0], t->rotary_heads);
   }
   return OkStatus();
 }
@@ -112,8 +113,9 @@ double RelativeDifference(const StoredTensor& a, const StoredTensor& b, int64_t 
   return std::sqrt(difference / norm);
 }
 
-// Files that carry both token_embd and output, each quantized by itself, of a tied model: the two then differ by quantization
-// error only (relative RMS below 0.15; two unrelated matrices give 1.4). A sample of rows decides unless it comes out near.
+// Files that carry both token_embd and output, each quantized by itself, of a tied model: the two then differ by
+// quantization error only (relative RMS below 0.15; two unrelated matrices give 1.4). A sample of rows decides unless
+// it comes out near.
 bool IsOneMatrix(const StoredTensor& embedding, const StoredTensor& head) {
   constexpr double kLimit = 0.15;
   constexpr int64_t kSample = 512;
@@ -148,8 +150,9 @@ class GgufModel {
       }
       t.name = HuggingFaceName(arch_, source.name, layers);
       if (t.name.empty()) {
-        return Unimplemented("{}: tensor {} is not known in architecture {} with {} layers; use the original checkpoint",
-                             file_.name(), QuoteForError(source.name), GgufArchName(arch_), layers);
+        return Unimplemented(
+            "{}: tensor {} is not known in architecture {} with {} layers; use the original checkpoint", file_.name(),
+            QuoteForError(source.name), GgufArchName(arch_), layers);
       }
       const bool vector = t.name.ends_with("norm.weight") || t.name.ends_with(".bias");
       if (t.rank() != (vector ? 1 : 2)) return Bad(source.name, vector ? "must be a vector" : "must be a matrix");
@@ -170,7 +173,8 @@ class GgufModel {
   }
 
   StoredTensor* Find(std::string_view name) {
-    const auto it = std::find_if(tensors_.begin(), tensors_.end(), [&](const StoredTensor& t) { return t.name == name; });
+    const auto it =
+        std::find_if(tensors_.begin(), tensors_.end(), [&](const StoredTensor& t) { return t.name == name; });
     return it == tensors_.end() ? nullptr : &*it;
   }
 
@@ -222,8 +226,8 @@ StatusOr<std::unique_ptr<Checkpoint>> OpenGgufModel(const std::string& path) {
   checkpoint->file_bytes_ = map->bytes().size();
   Sha256 table;
   table.Update(file.tensor_table());
-  checkpoint->header_digest_input_ = fmt::format("{}\n{}\n{}\n", path.substr(path.rfind('/') + 1), map->bytes().size(),
-                                                 table.HexDigest());
+  checkpoint->header_digest_input_ =
+      fmt::format("{}\n{}\n{}\n", path.substr(path.rfind('/') + 1), map->bytes().size(), table.HexDigest());
   checkpoint->maps_.push_back(std::move(map));
   RETURN_IF_ERROR(checkpoint->Index());
   return checkpoint;

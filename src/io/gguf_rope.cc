@@ -44,8 +44,10 @@ StatusOr<Json> Llama3Scaling(const GgufFile& file, double theta, int64_t head_di
                 {"high_freq_factor", kHighFreqFactor},
                 {"original_max_position_embeddings", context}};
   }
-  return Unimplemented("{}: the factors of rope_freqs.weight are not those of Llama 3's rotary scaling; use the original "
-                       "checkpoint", file.name());
+  return Unimplemented(
+      "{}: the factors of rope_freqs.weight are not those of Llama 3's rotary scaling; use the original "
+      "checkpoint",
+      file.name());
 }
 
 }  // namespace
@@ -67,8 +69,8 @@ StatusOr<Json> GgufRopeScaling(const GgufFile& file, std::string_view arch, doub
                          file.name(), prefix, QuoteForError(type));
   }
   if (type != "linear" && type != "yarn") {
-    return Unimplemented("{}: {}type {} is not supported, only none, linear and yarn; use the original checkpoint", file.name(),
-                         prefix, QuoteForError(type));
+    return Unimplemented("{}: {}type {} is not supported, only none, linear and yarn; use the original checkpoint",
+                         file.name(), prefix, QuoteForError(type));
   }
   for (const char* key : {"alpha", "attn_factor", "yarn_log_multiplier", "yarn_ext_factor", "yarn_attn_factor",
                           "yarn_beta_fast", "yarn_beta_slow"}) {
@@ -82,8 +84,7 @@ StatusOr<Json> GgufRopeScaling(const GgufFile& file, std::string_view arch, doub
   }
   Json scaling{{"rope_type", type}, {"factor", *factor}};
   if (type == "yarn") {
-    ASSIGN_OR_RETURN(const int64_t context,
-                     file.RequireInt(prefix + "original_context_length", 1, limits::kContext));
+    ASSIGN_OR_RETURN(const int64_t context, file.RequireInt(prefix + "original_context_length", 1, limits::kContext));
     scaling["original_max_position_embeddings"] = context;
   }
   return scaling;

@@ -9,8 +9,8 @@ namespace {
 
 constexpr size_t kMaxMerges = 4'000'000;  // Gemma's 262144 pieces have 514906
 
-// A text's hash is a polynomial modulo the prime 2^61 - 1, which gives the hash of any part of a text from those of its heads.
-// The base is drawn at random per process, so a file cannot be made to collide.
+// A text's hash is a polynomial modulo the prime 2^61 - 1, which gives the hash of any part of a text from those of its
+// heads. The base is drawn at random per process, so a file cannot be made to collide.
 constexpr uint64_t kPrime = (1ull << 61) - 1;
 
 uint64_t Reduce(uint64_t x) { return x >= kPrime ? x - kPrime : x; }
@@ -29,7 +29,10 @@ uint64_t DrawBase() {
 class HashTable {
  public:
   explicit HashTable(size_t tokens)
-      : base_(DrawBase()), mask_(std::bit_ceil(std::max<size_t>(2 * tokens, 16)) - 1), keys_(mask_ + 1), tokens_(mask_ + 1) {}
+      : base_(DrawBase()),
+        mask_(std::bit_ceil(std::max<size_t>(2 * tokens, 16)) - 1),
+        keys_(mask_ + 1),
+        tokens_(mask_ + 1) {}
 
   uint64_t base() const { return base_; }
   uint64_t Extend(uint64_t hash, char c) const {
@@ -71,7 +74,8 @@ struct Ranked {
   SpmMerge merge;
 };
 
-// Orders merges by one integer: score descending (as an order-preserving integer), left length, right length descending.
+// Orders merges by one integer: score descending (as an order-preserving integer), left length, right length
+// descending.
 uint64_t RankKey(float score, size_t left_chars, size_t right_chars) {
   const uint32_t bits = std::bit_cast<uint32_t>(score + 0.0f);  // -0 becomes 0
   const uint32_t ascending = (bits & 0x80000000u) != 0 ? ~bits : bits | 0x80000000u;
@@ -132,8 +136,8 @@ StatusOr<std::vector<SpmMerge>> SpmMerges(std::span<const std::string_view> toke
   std::vector<uint64_t> power(longest + 1, 1), heads(longest + 1, 0);
   for (size_t i = 1; i <= longest; ++i) power[i] = MulMod(power[i - 1], table.base());
 
-  // Look-ups miss the caches, so the splits of many pieces are prefetched before the first is looked up. Texts are compared only
-  // when both halves are found.
+  // Look-ups miss the caches, so the splits of many pieces are prefetched before the first is looked up. Texts are
+  // compared only when both halves are found.
   constexpr uint32_t kBatch = 16;
   std::vector<Split> splits;
   std::vector<Ranked> found;

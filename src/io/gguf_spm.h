@@ -1,5 +1,5 @@
-// The merge list of a SentencePiece BPE vocabulary. SentencePiece files (and GGUF) store scored pieces only; tokenizer.json wants
-// the pairs in order of rank.
+// The merge list of a SentencePiece BPE vocabulary. SentencePiece files (and GGUF) store scored pieces only;
+// tokenizer.json wants the pairs in order of rank.
 #ifndef OPTIQ_IO_GGUF_SPM_H_
 #define OPTIQ_IO_GGUF_SPM_H_
 
@@ -22,9 +22,10 @@ struct SpmMerge {
   uint32_t split;
 };
 
-// All ways to make a piece from two pieces, best first: by score, then longer left part, then longer right part (in code
-// points), then order of the vocabulary; the order of the Hugging Face converter. tokens: valid UTF-8, unique where `use` is
-// set; scores: finite; `use`: pieces that take part. kResourceExhausted when a (made-up) vocabulary has millions of merges.
+// All ways to make a piece from two pieces, best first: by score, then longer left part, then longer right part (in
+// code points), then order of the vocabulary; the order of the Hugging Face converter. tokens: valid UTF-8, unique
+// where `use` is set; scores: finite; `use`: pieces that take part. kResourceExhausted when a (made-up) vocabulary has
+// millions of merges.
 StatusOr<std::vector<SpmMerge>> SpmMerges(std::span<const std::string_view> tokens, std::span<const float> scores,
                                           const std::vector<bool>& use);
 

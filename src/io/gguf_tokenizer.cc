@@ -43,11 +43,9 @@ OrderedJson Sequence(const char* items_key, std::initializer_list<OrderedJson> i
 }
 
 OrderedJson SplitThenBytes(const char* pattern, bool trim_offsets) {
-  return Sequence("pretokenizers", {{{"type", "Split"},
-                                     {"pattern", {{"Regex", pattern}}},
-                                     {"behavior", "Isolated"},
-                                     {"invert", false}},
-                                    ByteLevel(false, trim_offsets, false)});
+  return Sequence("pretokenizers",
+                  {{{"type", "Split"}, {"pattern", {{"Regex", pattern}}}, {"behavior", "Isolated"}, {"invert", false}},
+                   ByteLevel(false, trim_offsets, false)});
 }
 
 // BOS before and EOS after each text, as far as the file asks for them; null if for neither.
@@ -97,8 +95,10 @@ StatusOr<Pipeline> ByteLevelPipeline(const GgufFile& file, const GgufVocab& voca
     p.decoder = ByteLevel(true, true, true);
     p.whole_vocab = true;
   } else {
-    return Unimplemented("{}: pre-tokenizer {} is not supported, only smollm, qwen2, llama-bpe and gpt-2; use the original "
-                         "checkpoint", file.name(), QuoteForError(vocab.pre));
+    return Unimplemented(
+        "{}: pre-tokenizer {} is not supported, only smollm, qwen2, llama-bpe and gpt-2; use the original "
+        "checkpoint",
+        file.name(), QuoteForError(vocab.pre));
   }
   return p;
 }
@@ -106,8 +106,10 @@ StatusOr<Pipeline> ByteLevelPipeline(const GgufFile& file, const GgufVocab& voca
 StatusOr<Pipeline> SentencePiecePipeline(const GgufFile& file, const GgufVocab& vocab) {
   ASSIGN_OR_RETURN(const std::optional<bool> prefix, file.GetBool("tokenizer.ggml.add_space_prefix"));
   if (prefix.value_or(true)) {
-    return Unimplemented("{}: a SentencePiece tokenizer that puts a space before the text is not supported; use the original "
-                         "checkpoint", file.name());
+    return Unimplemented(
+        "{}: a SentencePiece tokenizer that puts a space before the text is not supported; use the original "
+        "checkpoint",
+        file.name());
   }
   if (!vocab.unk) return DataLoss("{}: metadata key 'tokenizer.ggml.unknown_token_id' is missing", file.name());
   Pipeline p;
@@ -149,7 +151,8 @@ void AppendMerge(std::string_view left, std::string_view right, std::string* out
 
 Status CheckTextSize(const GgufFile& file, uint64_t bytes) {
   if (bytes <= limits::kTokenizerJsonBytes) return OkStatus();
-  return ResourceExhausted("{}: tokenizer.json would have more than {} bytes", file.name(), limits::kTokenizerJsonBytes);
+  return ResourceExhausted("{}: tokenizer.json would have more than {} bytes", file.name(),
+                           limits::kTokenizerJsonBytes);
 }
 
 Status AppendFileMerges(const GgufFile& file, const GgufVocab& vocab, std::string* out) {
@@ -165,7 +168,8 @@ Status AppendFileMerges(const GgufFile& file, const GgufVocab& vocab, std::strin
     const size_t space = merge.find(' ');
     if (space == 0 || space == merge.npos || space + 1 == merge.size() || merge.find(' ', space + 1) != merge.npos ||
         !IsUtf8(merge)) {
-      return DataLoss("{}: merge {} is {}, not two tokens with one space between them", file.name(), i, QuoteForError(merge));
+      return DataLoss("{}: merge {} is {}, not two tokens with one space between them", file.name(), i,
+                      QuoteForError(merge));
     }
     AppendMerge(merge.substr(0, space), merge.substr(space + 1), out);
     RETURN_IF_ERROR(CheckTextSize(file, out->size()));
@@ -175,7 +179,8 @@ Status AppendFileMerges(const GgufFile& file, const GgufVocab& vocab, std::strin
 
 Status AppendPieceMerges(const GgufFile& file, const GgufVocab& vocab, std::string* out) {
   if (file.ArraySize(kScoresKey) != vocab.tokens.size()) {
-    return DataLoss("{}: '{}' does not have one item for each of the {} tokens", file.name(), kScoresKey, vocab.tokens.size());
+    return DataLoss("{}: '{}' does not have one item for each of the {} tokens", file.name(), kScoresKey,
+                    vocab.tokens.size());
   }
   ASSIGN_OR_RETURN(std::vector<float> scores, file.GetFloats(kScoresKey));
   std::vector<bool> use(scores.size());
@@ -214,8 +219,8 @@ std::string Dump(const OrderedJson& json, int indent = -1) {
 
 StatusOr<std::string> TokenizerJson(const GgufFile& file, const GgufVocab& vocab) {
   if (vocab.model != "gpt2" && vocab.model != "llama") {
-    return Unimplemented("{}: tokenizer model {} is not supported, only gpt2 and llama; use the original checkpoint", file.name(),
-                         QuoteForError(vocab.model));
+    return Unimplemented("{}: tokenizer model {} is not supported, only gpt2 and llama; use the original checkpoint",
+                         file.name(), QuoteForError(vocab.model));
   }
   const bool bytes = vocab.model == "gpt2";
   ASSIGN_OR_RETURN(const Pipeline p, bytes ? ByteLevelPipeline(file, vocab) : SentencePiecePipeline(file, vocab));
@@ -253,7 +258,9 @@ StatusOr<std::string> TokenizerConfigJson(const GgufFile& file, GgufArch arch, c
                    file.RequireInt(fmt::format("{}.context_length", GgufArchName(arch)), 1, limits::kContext));
   OrderedJson c;
   // transformers 5 rebuilds the classes it knows by name, and its GPT2Tokenizer drops SmolLM2's digit split.
-  c["tokenizer_class"] = qwen ? "Qwen2Tokenizer" : arch == GgufArch::kGemma3 ? "GemmaTokenizer" : "PreTrainedTokenizerFast";
+  c["tokenizer_class"] = qwen                        ? "Qwen2Tokenizer"
+                         : arch == GgufArch::kGemma3 ? "GemmaTokenizer"
+                                                     : "PreTrainedTokenizerFast";
   c["add_bos_token"] = vocab.add_bos;
   c["add_eos_token"] = vocab.add_eos;
   c["add_prefix_space"] = false;

@@ -14,7 +14,7 @@ constexpr std::string_view kTokensKey = "tokenizer.ggml.tokens";
 constexpr std::string_view kTypesKey = "tokenizer.ggml.token_type";
 // Real vocabularies stay below a few hundred bytes; with n-byte tokens the merge list can grow with n squared.
 constexpr size_t kMaxTokenBytes = 4096;
-constexpr std::string_view kLowerOneEighth = "\u2581";  // SentencePiece's visible space
+constexpr std::string_view kVisibleSpace = "\u2581";  // SentencePiece's visible space
 
 bool StartsWith(std::string_view text, std::string_view head) { return text.substr(0, head.size()) == head; }
 
@@ -22,13 +22,14 @@ bool AllOf(std::string_view text, bool (*test)(char)) {
   return !text.empty() && std::all_of(text.begin(), text.end(), test);
 }
 
-// <unused12>, <mask>, <|fim_prefix|>, <|repo_name|>, <|file_sep|>: control tokens for llama.cpp, but "special": false in Gemma's
-// and Qwen's own tokenizer.json.
+// <unused12>, <mask>, <|fim_prefix|>, <|repo_name|>, <|file_sep|>: control tokens for llama.cpp, but "special": false
+// in Gemma's and Qwen's own tokenizer.json.
 bool IsPlainInOriginal(std::string_view token) {
   constexpr std::string_view kUnused = "<unused", kFim = "<|fim_";
   if (token == "<mask>" || token == "<|repo_name|>" || token == "<|file_sep|>") return true;
   if (StartsWith(token, kUnused) && token.back() == '>') {
-    return AllOf(token.substr(kUnused.size(), token.size() - kUnused.size() - 1), [](char c) { return c >= '0' && c <= '9'; });
+    return AllOf(token.substr(kUnused.size(), token.size() - kUnused.size() - 1),
+                 [](char c) { return c >= '0' && c <= '9'; });
   }
   if (StartsWith(token, kFim) && token.size() > kFim.size() + 2 && token.substr(token.size() - 2) == "|>") {
     return AllOf(token.substr(kFim.size(), token.size() - kFim.size() - 2), [](char c) {
@@ -52,7 +53,8 @@ StatusOr<std::optional<int64_t>> SpecialId(const GgufFile& file, std::string_vie
 
 Status ReadTypes(const GgufFile& file, GgufVocab* vocab) {
   if (file.ArraySize(kTypesKey) != vocab->tokens.size()) {
-    return DataLoss("{}: {} does not have one item for each of the {} tokens", file.name(), kTypesKey, vocab->tokens.size());
+    return DataLoss("{}: {} does not have one item for each of the {} tokens", file.name(), kTypesKey,
+                    vocab->tokens.size());
   }
   ASSIGN_OR_RETURN(const std::vector<int64_t> types, file.GetInts(kTypesKey));
   vocab->types.reserve(types.size());
@@ -74,7 +76,7 @@ Status CheckTokens(const GgufFile& file, GgufVocab* vocab) {
     if (!IsUtf8(token)) return DataLoss("{}: token {} is not valid UTF-8", file.name(), i);
     if (sentencepiece && AllOf(token, [](char c) { return c == ' '; })) {  // GGUF spells runs of U+2581 as spaces
       std::string& text = vocab->respelled.emplace_back();
-      for (size_t n = 0; n < token.size(); ++n) text += kLowerOneEighth;
+      for (size_t n = 0; n < token.size(); ++n) text += kVisibleSpace;
       token = text;
     }
     if (sentencepiece && vocab->types[i] == GgufTokenType::kByte && !IsByteToken(token)) {
@@ -92,7 +94,8 @@ Status CheckTokens(const GgufFile& file, GgufVocab* vocab) {
 // Ids that end generation besides eos: those of the metadata, then those known by name.
 Status ReadStopIds(const GgufFile& file, GgufVocab* vocab) {
   const auto add = [&](int64_t id) {
-    if (id != vocab->eos && std::find(vocab->stop.begin(), vocab->stop.end(), id) == vocab->stop.end()) vocab->stop.push_back(id);
+    if (id != vocab->eos && std::find(vocab->stop.begin(), vocab->stop.end(), id) == vocab->stop.end())
+      vocab->stop.push_back(id);
   };
   for (const char* name : {"eot", "eom"}) {
     ASSIGN_OR_RETURN(const std::optional<int64_t> id, SpecialId(file, name, vocab->tokens.size()));
@@ -109,7 +112,8 @@ Status ReadStopIds(const GgufFile& file, GgufVocab* vocab) {
 }  // namespace
 
 bool GgufVocab::IsAdded(size_t id) const {
-  return types[id] == GgufTokenType::kControl || types[id] == GgufTokenType::kUnknown || types[id] == GgufTokenType::kUser;
+  return types[id] == GgufTokenType::kControl || types[id] == GgufTokenType::kUnknown ||
+         types[id] == GgufTokenType::kUser;
 }
 
 bool GgufVocab::IsSpecial(size_t id) const {
@@ -125,7 +129,8 @@ StatusOr<GgufVocab> ReadGgufVocab(const GgufFile& file, int64_t vocab_size) {
   vocab.model = std::string(model);
   vocab.pre = std::string(pre.value_or(""));
 
-  // The count is compared with the embedding's rows, whose data is in the file, before anything of that size is allocated.
+  // The count is compared with the embedding's rows, whose data is in the file, before anything of that size is
+  // allocated.
   const std::optional<uint64_t> count = file.ArraySize(kTokensKey);
   if (!count || *count == 0) return DataLoss("{}: metadata key '{}' is missing or empty", file.name(), kTokensKey);
   if (*count > static_cast<uint64_t>(vocab_size)) {

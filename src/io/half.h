@@ -1,5 +1,6 @@
-// Conversions between f32 and the 16-bit floats. Widening is exact (NaN payloads too); narrowing rounds to nearest even.
-// Plain integer arithmetic, so that loops over them vectorize and results do not depend on the CPU's denormal mode.
+// Conversions between f32 and the 16-bit floats. Widening is exact (NaN payloads too); narrowing rounds to nearest
+// even. Plain integer arithmetic, so that loops over them vectorize and results do not depend on the CPU's denormal
+// mode.
 #ifndef OPTIQ_IO_HALF_H_
 #define OPTIQ_IO_HALF_H_
 
@@ -15,7 +16,8 @@ inline float HalfToFloat(uint16_t v) {
   const uint32_t magnitude = v & 0x7fff;
   // Subnormals are magnitude * 2^-24, made by putting the magnitude in the low bits of 0.5 and taking 0.5 off again.
   const float small = std::bit_cast<float>(magnitude | 0x3f000000u) - 0.5f;
-  const uint32_t exponent_offset = magnitude >= 0x7c00 ? (255u - 31u) << 23 : (127u - 15u) << 23;  // inf and NaN stay such
+  const uint32_t exponent_offset =
+      magnitude >= 0x7c00 ? (255u - 31u) << 23 : (127u - 15u) << 23;  // inf and NaN stay such
   const uint32_t normal = (magnitude << 13) + exponent_offset;
   return std::bit_cast<float>(sign | (magnitude < 0x400 ? std::bit_cast<uint32_t>(small) : normal));
 }
@@ -24,7 +26,8 @@ inline uint16_t FloatToBf16(float f) {
   const uint32_t v = std::bit_cast<uint32_t>(f);
   const uint32_t rounded = (v + 0x7fff + ((v >> 16) & 1)) >> 16;
   const bool nan = (v & 0x7fffffff) > 0x7f800000;
-  return static_cast<uint16_t>(nan ? (v >> 16) | 0x40 : rounded);  // a NaN stays one: set the quiet bit instead of rounding
+  return static_cast<uint16_t>(nan ? (v >> 16) | 0x40
+                                   : rounded);  // a NaN stays one: set the quiet bit instead of rounding
 }
 
 inline uint16_t FloatToHalf(float f) {

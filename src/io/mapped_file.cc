@@ -13,8 +13,8 @@
 namespace optiq {
 namespace {
 
-// What the fault handler may look at: plain atomics, no locks, no allocation. Maps beyond the table are still valid; a fault in
-// one of them is only reported without its name.
+// What the fault handler may look at: plain atomics, no locks, no allocation. Maps beyond the table are still valid; a
+// fault in one of them is only reported without its name.
 struct Slot {
   std::atomic<const std::byte*> begin{nullptr};
   std::atomic<size_t> size{0};

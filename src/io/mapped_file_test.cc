@@ -21,7 +21,7 @@ TEST(MappedFileTest, MapsAndAdvises) {
   auto bytes = (*file)->bytes();
   ASSERT_EQ(bytes.size(), text.size());
   (*file)->Prefetch(bytes.subspan(5000, 10));
-  (*file)->Release(bytes.subspan(1, 3));   // no whole page: nothing to do
+  (*file)->Release(bytes.subspan(1, 3));  // no whole page: nothing to do
   (*file)->Release(bytes);
   (*file)->Release({});
   EXPECT_EQ(std::string(reinterpret_cast<const char*>(bytes.data()), bytes.size()), text);

@@ -20,11 +20,21 @@ namespace fs = std::filesystem;
 constexpr const char* kIndexName = "model.safetensors.index.json";
 
 // Beside *.jinja: what tokenizers, generation and image processors of the Hugging Face layout are described by.
-constexpr const char* kTextFileNames[] = {
-    "added_tokens.json",       "chat_template.json",      "chat_template.jinja",   "generation_config.json",
-    "merges.txt",              "preprocessor_config.json", "processor_config.json", "special_tokens_map.json",
-    "spiece.model",            "tokenizer.json",          "tokenizer.model",       "tokenizer_config.json",
-    "video_preprocessor_config.json", "vocab.json",       "vocab.txt"};
+constexpr const char* kTextFileNames[] = {"added_tokens.json",
+                                          "chat_template.json",
+                                          "chat_template.jinja",
+                                          "generation_config.json",
+                                          "merges.txt",
+                                          "preprocessor_config.json",
+                                          "processor_config.json",
+                                          "special_tokens_map.json",
+                                          "spiece.model",
+                                          "tokenizer.json",
+                                          "tokenizer.model",
+                                          "tokenizer_config.json",
+                                          "video_preprocessor_config.json",
+                                          "vocab.json",
+                                          "vocab.txt"};
 
 // Anything under this name, also a symlink that leads nowhere.
 bool Exists(const std::string& path) {
@@ -71,8 +81,8 @@ Status NoWeights(const std::string& dir) {
   return NotFound("{}: no model*.safetensors; is the download complete?", dir);
 }
 
-// The index decides if there is one. One exception, as transformers has it: a complete model.safetensors beside an index of
-// shards that are not there (left from an older upload) is the model.
+// The index decides if there is one. One exception, as transformers has it: a complete model.safetensors beside an
+// index of shards that are not there (left from an older upload) is the model.
 StatusOr<WeightFiles> FindWeights(const std::string& dir) {
   WeightFiles out;
   const std::string index_path = dir + "/" + kIndexName;
@@ -91,7 +101,8 @@ StatusOr<WeightFiles> FindWeights(const std::string& dir) {
       return out;
     }
     if (!FileExists(dir + "/" + single) || std::count(index.shards.begin(), index.shards.end(), single) > 0) {
-      return NotFound("{}/{}: the shard is missing, but {} names it; is the download complete?", dir, *missing, kIndexName);
+      return NotFound("{}/{}: the shard is missing, but {} names it; is the download complete?", dir, *missing,
+                      kIndexName);
     }
     out.names = {single};
     return out;
@@ -99,7 +110,8 @@ StatusOr<WeightFiles> FindWeights(const std::string& dir) {
   ASSIGN_OR_RETURN(out.names, GlobWeights(dir));
   if (out.names.empty()) return NoWeights(dir);
   if (std::optional<size_t> count = ShardCount(out.names[0]); count && *count != out.names.size()) {
-    return NotFound("{}: {} of {} shards and no {}; is the download complete?", dir, out.names.size(), *count, kIndexName);
+    return NotFound("{}: {} of {} shards and no {}; is the download complete?", dir, out.names.size(), *count,
+                    kIndexName);
   }
   return out;
 }
@@ -113,7 +125,8 @@ Status CheckAgainstIndex(const std::string& dir, const ShardIndex& index, const 
                       PrintableName(t.name), kIndexName);
     }
     if (it->second != file) {
-      return DataLoss("{}/{}: tensor '{}': {} places it in {}", dir, file, PrintableName(t.name), kIndexName, it->second);
+      return DataLoss("{}/{}: tensor '{}': {} places it in {}", dir, file, PrintableName(t.name), kIndexName,
+                      it->second);
     }
   }
   return OkStatus();
@@ -136,7 +149,8 @@ std::vector<std::string> FindTextFiles(const std::string& dir) {
 Status CheckSeparateQuantConfig(const std::string& dir, const Json& config) {
   const std::string path = dir + "/hf_quant_config.json";
   if (HasQuantization(config) || !FileExists(path)) return OkStatus();
-  return Unimplemented("{}: ModelOpt-quantized weights are not supported; start from the unquantized or an MLX model", path);
+  return Unimplemented("{}: ModelOpt-quantized weights are not supported; start from the unquantized or an MLX model",
+                       path);
 }
 
 }  // namespace
@@ -180,7 +194,8 @@ StatusOr<std::unique_ptr<Checkpoint>> OpenModelDirectory(const std::string& path
   if (weights.index) {
     for (const auto& [tensor, shard] : weights.index->weight_map) {
       if (model->Find(tensor) == nullptr) {
-        return DataLoss("{}/{}: tensor '{}': missing, but {} places it there", dir, shard, PrintableName(tensor), kIndexName);
+        return DataLoss("{}/{}: tensor '{}': missing, but {} places it there", dir, shard, PrintableName(tensor),
+                        kIndexName);
       }
     }
   }

@@ -39,8 +39,8 @@ StatusOr<std::vector<Shard>> PlanShards(const std::vector<TensorSpec>& tensors, 
   for (const TensorSpec& spec : tensors) {
     const std::optional<uint64_t> bytes = TensorBytes(spec.dtype, spec.shape);
     if (!bytes || *bytes > static_cast<uint64_t>(INT64_MAX) / 2) {
-      return InvalidArgument("tensor '{}': cannot be written as {} [{}]", PrintableName(spec.name), DTypeName(spec.dtype),
-                             fmt::join(spec.shape, ", "));
+      return InvalidArgument("tensor '{}': cannot be written as {} [{}]", PrintableName(spec.name),
+                             DTypeName(spec.dtype), fmt::join(spec.shape, ", "));
     }
     if (shards.empty() || *bytes > max_bytes || shards.back().bytes > max_bytes - *bytes) shards.emplace_back();
     shards.back().tensors.push_back(spec);
@@ -53,7 +53,8 @@ StatusOr<std::vector<Shard>> PlanShards(const std::vector<TensorSpec>& tensors, 
   return shards;
 }
 
-StatusOr<std::unique_ptr<ModelWriter>> ModelWriter::Create(const std::string& dir, const std::vector<TensorSpec>& tensors,
+StatusOr<std::unique_ptr<ModelWriter>> ModelWriter::Create(const std::string& dir,
+                                                           const std::vector<TensorSpec>& tensors,
                                                            ModelWriterOptions options) {
   std::unique_ptr<ModelWriter> writer(new ModelWriter());
   writer->dir_ = dir;
@@ -81,8 +82,8 @@ StatusOr<std::unique_ptr<ModelWriter>> ModelWriter::Create(const std::string& di
 Status ModelWriter::Open(size_t shard) {
   if (open_[shard] != nullptr) return OkStatus();
   if (done_[shard]) return InvalidArgument("{}: {} is already complete", dir_, shards_[shard].file_name);
-  ASSIGN_OR_RETURN(open_[shard], SafetensorsWriter::Create(dir_ + "/" + shards_[shard].file_name, shards_[shard].tensors,
-                                                           options_.metadata));
+  ASSIGN_OR_RETURN(open_[shard], SafetensorsWriter::Create(dir_ + "/" + shards_[shard].file_name,
+                                                           shards_[shard].tensors, options_.metadata));
   return OkStatus();
 }
 
@@ -113,7 +114,8 @@ Status ModelWriter::Finish() {
   const OrderedJson index = {
       {"metadata", {{"total_size", total_bytes_}, {"total_parameters", options_.total_parameters}}},
       {"weight_map", weight_map}};
-  return AtomicWriteFile(dir_ + "/" + kIndexName, index.dump(4, ' ', false, OrderedJson::error_handler_t::replace) + "\n");
+  return AtomicWriteFile(dir_ + "/" + kIndexName,
+                         index.dump(4, ' ', false, OrderedJson::error_handler_t::replace) + "\n");
 }
 
 }  // namespace optiq

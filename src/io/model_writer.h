@@ -1,5 +1,5 @@
-// The weights of a model directory as mlx-lm writes them: model.safetensors, or model-00001-of-0000N.safetensors above the shard
-// size, and always model.safetensors.index.json.
+// The weights of a model directory as mlx-lm writes them: model.safetensors, or model-00001-of-0000N.safetensors above
+// the shard size, and always model.safetensors.index.json.
 #ifndef OPTIQ_IO_MODEL_WRITER_H_
 #define OPTIQ_IO_MODEL_WRITER_H_
 
@@ -22,8 +22,8 @@ struct Shard {
   uint64_t bytes = 0;  // of data
 };
 
-// Cuts `tensors` into shards in their order, as mlx-lm does: a shard takes tensors while its data stay within max_bytes; a larger
-// tensor gets a shard of its own. kInvalidArgument for an impossible shape or dtype.
+// Cuts `tensors` into shards in their order, as mlx-lm does: a shard takes tensors while its data stay within
+// max_bytes; a larger tensor gets a shard of its own. kInvalidArgument for an impossible shape or dtype.
 StatusOr<std::vector<Shard>> PlanShards(const std::vector<TensorSpec>& tensors, uint64_t max_bytes);
 
 struct ModelWriterOptions {
@@ -34,13 +34,14 @@ struct ModelWriterOptions {
 
 class ModelWriter {
  public:
-  // `tensors` in the order they are to lie in the shards (usually block by block). Removes weight files and an index that an
-  // earlier run left in `dir`, and checks that there is room for all. Files are opened when their first data come.
+  // `tensors` in the order they are to lie in the shards (usually block by block). Removes weight files and an index
+  // that an earlier run left in `dir`, and checks that there is room for all. Files are opened when their first data
+  // come.
   static StatusOr<std::unique_ptr<ModelWriter>> Create(const std::string& dir, const std::vector<TensorSpec>& tensors,
                                                        ModelWriterOptions options = {});
 
-  // Appends to the data of one tensor. A shard is finished and closed when its last byte is there, so writing roughly in the
-  // declared order keeps one or two files open.
+  // Appends to the data of one tensor. A shard is finished and closed when its last byte is there, so writing roughly
+  // in the declared order keeps one or two files open.
   Status Append(std::string_view name, std::span<const std::byte> bytes);
 
   // Checks that nothing is missing, and writes the index.

@@ -59,7 +59,8 @@ bool Fits(const AffineFormat& format, int64_t packed, int64_t groups) {
   return bits && have && *bits == *have;
 }
 
-StatusOr<AffineFormat> Infer(const Json& config, const std::string& name, int64_t packed, int64_t groups, int64_t in_dim) {
+StatusOr<AffineFormat> Infer(const Json& config, const std::string& name, int64_t packed, int64_t groups,
+                             int64_t in_dim) {
   if (in_dim > 0) {
     for (int bits : kBits) {
       for (int group : kGroupSizes) {
@@ -68,8 +69,8 @@ StatusOr<AffineFormat> Infer(const Json& config, const std::string& name, int64_
         }
       }
     }
-    return DataLoss("tensor '{}.weight': {} packed words and {} scales a row fit no affine format of {} inputs", name, packed,
-                    groups, in_dim);
+    return DataLoss("tensor '{}.weight': {} packed words and {} scales a row fit no affine format of {} inputs", name,
+                    packed, groups, in_dim);
   }
   ASSIGN_OR_RETURN(AffineFormat global, ParseFormat(config["quantization"], false, "config.json: quantization"));
   if (Fits(global, packed, groups)) return global;
@@ -81,7 +82,8 @@ StatusOr<AffineFormat> Infer(const Json& config, const std::string& name, int64_
   }
   if (fitting.size() == 1) return fitting[0];
   if (fitting.empty()) {
-    return DataLoss("tensor '{}.weight': {} packed words and {} scales a row fit no affine format", name, packed, groups);
+    return DataLoss("tensor '{}.weight': {} packed words and {} scales a row fit no affine format", name, packed,
+                    groups);
   }
   return InvalidArgument(
       "config.json: quantization has no entry for '{}', and {} packed words with {} scales a row fit several formats; "
@@ -95,15 +97,17 @@ Status CheckTensors(const std::string& name, const ModuleTensors& t) {
     return DataLoss("tensor '{}.weight': dtype {}, expected U32 beside scales", name, DTypeName(t.weight->dtype));
   }
   if (!IsFloat(t.scales->dtype)) {
-    return Unimplemented("tensor '{}.scales': dtype {}; only affine quantization (F32, F16 or BF16 scales) is supported", name,
-                         DTypeName(t.scales->dtype));
+    return Unimplemented(
+        "tensor '{}.scales': dtype {}; only affine quantization (F32, F16 or BF16 scales) is supported", name,
+        DTypeName(t.scales->dtype));
   }
   if (t.biases->dtype != t.scales->dtype) {
     return DataLoss("tensor '{}.biases': dtype {}, but scales are {}", name, DTypeName(t.biases->dtype),
                     DTypeName(t.scales->dtype));
   }
   if (t.biases->shape != t.scales->shape) {
-    return DataLoss("tensor '{}.biases': shape {}, but scales are {}", name, t.biases->ShapeString(), t.scales->ShapeString());
+    return DataLoss("tensor '{}.biases': shape {}, but scales are {}", name, t.biases->ShapeString(),
+                    t.scales->ShapeString());
   }
   if (t.weight->rank() < 2 || t.scales->rank() != t.weight->rank() ||
       !std::equal(t.weight->shape.begin(), t.weight->shape.end() - 1, t.scales->shape.begin())) {
@@ -139,8 +143,8 @@ Status CheckQuantizationSection(const Json& config, std::string_view what) {
   if (!legacy->is_object()) return InvalidArgument("{}: must be an object", subject);
   ASSIGN_OR_RETURN(std::optional<std::string> method, GetString(*legacy, "quant_method", subject));
   if (!method) return InvalidArgument("{}: field 'quant_method' is missing", subject);
-  return Unimplemented("{}: weights quantized with '{}' are not supported; start from the unquantized or an MLX model", subject,
-                       PrintableName(*method));
+  return Unimplemented("{}: weights quantized with '{}' are not supported; start from the unquantized or an MLX model",
+                       subject, PrintableName(*method));
 }
 
 StatusOr<std::optional<AffineFormat>> ResolveQuantization(const Json& config, std::string_view module_path,
@@ -149,7 +153,8 @@ StatusOr<std::optional<AffineFormat>> ResolveQuantization(const Json& config, st
   const Json* section = Field(config, "quantization");
   if (section == nullptr) {
     if (tensors.scales != nullptr && tensors.weight != nullptr && tensors.weight->dtype == DType::kU32) {
-      return InvalidArgument("config.json: '{}' is quantized, but there is no 'quantization' field", PrintableName(name));
+      return InvalidArgument("config.json: '{}' is quantized, but there is no 'quantization' field",
+                             PrintableName(name));
     }
     return std::nullopt;
   }
@@ -178,7 +183,8 @@ StatusOr<std::optional<AffineFormat>> ResolveQuantization(const Json& config, st
   const std::optional<uint64_t> inputs = CheckedMul(groups, format.group_size);
   if (!Fits(format, packed, groups) || (in_dim > 0 && inputs != static_cast<uint64_t>(in_dim))) {
     return InvalidArgument("{}: {} bits in groups of {}, but the weight is {} and the scales are {}", EntryName(name),
-                           format.bits, format.group_size, tensors.weight->ShapeString(), tensors.scales->ShapeString());
+                           format.bits, format.group_size, tensors.weight->ShapeString(),
+                           tensors.scales->ShapeString());
   }
   return format;
 }

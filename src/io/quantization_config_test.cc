@@ -58,7 +58,8 @@ TEST(CheckQuantizationSectionTest, NamesTheWrongField) {
       {R"({"bits":4,"group_size":32,"mode":"mxfp4"})", absl::StatusCode::kUnimplemented, "mode 'mxfp4'"},
       {R"({"bits":4,"group_size":64,"a.b":{"bits":1}})", absl::StatusCode::kInvalidArgument,
        "quantization['a.b']: field 'bits' is 1"},
-      {R"({"bits":4,"group_size":64,"a.b":7})", absl::StatusCode::kInvalidArgument, "quantization['a.b']: must be an object"},
+      {R"({"bits":4,"group_size":64,"a.b":7})", absl::StatusCode::kInvalidArgument,
+       "quantization['a.b']: must be an object"},
       {R"({"bits":4,"group_size":64,"a.b":{"mode":"nvfp4"}})", absl::StatusCode::kUnimplemented, "'nvfp4'"},
   };
   for (const auto& c : kCases) ExpectError(CheckQuantizationSection(Config(c.section), "c"), c.code, c.message);
@@ -67,12 +68,13 @@ TEST(CheckQuantizationSectionTest, NamesTheWrongField) {
 TEST(CheckQuantizationSectionTest, LegacyFormatsAreNamed) {
   for (const char* method : {"gptq", "awq", "fp8", "bitnet", "mxfp4", "compressed-tensors", "modelopt"}) {
     const Json section = {{"quant_method", method}, {"bits", 4}};
-    ExpectError(CheckQuantizationSection(Json{{"quantization_config", section}}, "c"), absl::StatusCode::kUnimplemented, method);
+    ExpectError(CheckQuantizationSection(Json{{"quantization_config", section}}, "c"), absl::StatusCode::kUnimplemented,
+                method);
     ExpectError(CheckQuantizationSection(Json{{"text_config", {{"quantization_config", section}}}}, "c"),
                 absl::StatusCode::kUnimplemented, method);
   }
-  ExpectError(CheckQuantizationSection(Json{{"quantization_config", {{"bits", 4}}}}, "c"), absl::StatusCode::kInvalidArgument,
-              "'quant_method' is missing");
+  ExpectError(CheckQuantizationSection(Json{{"quantization_config", {{"bits", 4}}}}, "c"),
+              absl::StatusCode::kInvalidArgument, "'quant_method' is missing");
 }
 
 TEST(ResolveQuantizationTest, EntryThenShapes) {
@@ -97,16 +99,19 @@ TEST(ResolveQuantizationTest, InputsDecideWithoutAnEntryAsInMlxLm) {
       EXPECT_EQ(*ResolveQuantization(config, "m", Module(256, format).tensors(), 256), format);
     }
   }
-  EXPECT_EQ(*ResolveQuantization(config, "m", Module(256, {5, 64}).tensors(), 0), (AffineFormat{5, 64}));  // the only fit
-  ExpectError(ResolveQuantization(config, "m", Module(256, {3, 64}).tensors(), 0).status(), absl::StatusCode::kInvalidArgument,
-              "several formats");
-  ExpectError(ResolveQuantization(config, "m", Module(256, {4, 64}).tensors(), 512 + 64).status(), absl::StatusCode::kDataLoss,
-              "fit no affine format of 576 inputs");
+  EXPECT_EQ(*ResolveQuantization(config, "m", Module(256, {5, 64}).tensors(), 0),
+            (AffineFormat{5, 64}));  // the only fit
+  ExpectError(ResolveQuantization(config, "m", Module(256, {3, 64}).tensors(), 0).status(),
+              absl::StatusCode::kInvalidArgument, "several formats");
+  ExpectError(ResolveQuantization(config, "m", Module(256, {4, 64}).tensors(), 512 + 64).status(),
+              absl::StatusCode::kDataLoss, "fit no affine format of 576 inputs");
 }
 
 TEST(ResolveQuantizationTest, RefusesWhatDisagrees) {
   const Json config = Config(R"({"group_size":64,"bits":4,"a":{"bits":8,"group_size":64},"f":false})");
-  const auto resolve = [&](const char* path, const ModuleTensors& t) { return ResolveQuantization(config, path, t, 0).status(); };
+  const auto resolve = [&](const char* path, const ModuleTensors& t) {
+    return ResolveQuantization(config, path, t, 0).status();
+  };
   const auto loss = absl::StatusCode::kDataLoss, invalid = absl::StatusCode::kInvalidArgument;
   ExpectError(resolve("a", Module(256, {4, 64}).tensors()), invalid, "quantization['a']: 8 bits in groups of 64, but");
   ExpectError(resolve("f", Module(256, {4, 64}).tensors()), invalid, "is false, but the file holds 'f.scales'");

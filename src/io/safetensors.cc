@@ -82,7 +82,8 @@ StatusOr<std::vector<StoredTensor>> ParseSafetensors(std::span<const std::byte> 
                     limits::kSafetensorsHeaderBytes);
   }
   if (header_size > file.size() - 8) {
-    return DataLoss("{}: header of {} bytes in a file of {}; is the download complete?", path, header_size, file.size());
+    return DataLoss("{}: header of {} bytes in a file of {}; is the download complete?", path, header_size,
+                    file.size());
   }
   StatusOr<SafetensorsHeader> parsed = ParseSafetensorsHeader(Text(file.subspan(8, header_size)));
   if (!parsed.ok()) return Annotate(parsed.status(), path);

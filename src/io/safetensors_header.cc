@@ -11,7 +11,8 @@ namespace optiq {
 namespace {
 
 // Dtypes that the format defines and we do not read: worth another message than a misspelt one.
-constexpr std::array<std::string_view, 6> kForeignDTypes = {"F4", "F6_E2M3", "F6_E3M2", "F8_E8M0", "F8_E4M3FNUZ", "C64"};
+constexpr std::array<std::string_view, 6> kForeignDTypes = {"F4",      "F6_E2M3",     "F6_E3M2",
+                                                            "F8_E8M0", "F8_E4M3FNUZ", "C64"};
 
 class HeaderReader : public nlohmann::json_sax<Json> {
  public:
@@ -22,7 +23,9 @@ class HeaderReader : public nlohmann::json_sax<Json> {
   }
   bool boolean(bool) override { return Unexpected("a boolean"); }
   bool number_integer(number_integer_t) override { return Unexpected("a negative number"); }
-  bool number_float(number_float_t, const string_t&) override { return Unexpected("a fraction or a number above 64 bits"); }
+  bool number_float(number_float_t, const string_t&) override {
+    return Unexpected("a fraction or a number above 64 bits");
+  }
   bool binary(binary_t&) override { return Unexpected("a binary value"); }
 
   bool number_unsigned(number_unsigned_t v) override {
@@ -83,7 +86,8 @@ class HeaderReader : public nlohmann::json_sax<Json> {
         return true;
       case Place::kMetadata:
         key_ = std::move(k);
-        if (header_.metadata.contains(key_)) return Fail(fmt::format("the key '{}' appears twice", PrintableName(key_)));
+        if (header_.metadata.contains(key_))
+          return Fail(fmt::format("the key '{}' appears twice", PrintableName(key_)));
         return true;
       case Place::kTensor:
         if (k == "dtype") return Begin(Field::kDType, "dtype");
@@ -161,9 +165,10 @@ class HeaderReader : public nlohmann::json_sax<Json> {
       case Place::kMetadata:
         return Fail(fmt::format("the value of '{}' must be a string, not {}", PrintableName(key_), what));
       case Place::kTensor:
-        return Fail(fmt::format("{} must be {}, not {}",
-                                field_ == Field::kDType ? "dtype" : (field_ == Field::kShape ? "shape" : "data_offsets"),
-                                field_ == Field::kDType ? "a string" : "an array of whole numbers", what));
+        return Fail(
+            fmt::format("{} must be {}, not {}",
+                        field_ == Field::kDType ? "dtype" : (field_ == Field::kShape ? "shape" : "data_offsets"),
+                        field_ == Field::kDType ? "a string" : "an array of whole numbers", what));
       default:
         return Fail(fmt::format("must be an object, not {}", what));
     }

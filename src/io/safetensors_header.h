@@ -1,5 +1,5 @@
-// The JSON header of a safetensors file as a stream of events: no tree is built, so a hostile header costs no more memory than
-// the tensors it declares.
+// The JSON header of a safetensors file as a stream of events: no tree is built, so a hostile header costs no more
+// memory than the tensors it declares.
 #ifndef OPTIQ_IO_SAFETENSORS_HEADER_H_
 #define OPTIQ_IO_SAFETENSORS_HEADER_H_
 

@@ -11,7 +11,8 @@ namespace {
 using test::Bytes;
 using test::RawSafetensors;
 
-StatusOr<std::vector<StoredTensor>> Parse(const std::string& file, std::map<std::string, std::string>* metadata = nullptr) {
+StatusOr<std::vector<StoredTensor>> Parse(const std::string& file,
+                                          std::map<std::string, std::string>* metadata = nullptr) {
   return ParseSafetensors(Bytes(file), "f", metadata);
 }
 
@@ -134,12 +135,15 @@ TEST(SafetensorsTest, RefusesBadExtents) {
       {two("1,3", "3,5"), "tensor 'a': 1 unused bytes before"},
       {two("0,2", "4,2"), "tensor 'b': data_offsets end before they begin"},
       {OneTensor(R"("dtype":"U8","shape":[3],"data_offsets":[0,3])"), "1 bytes after the last tensor"},
-      {OneTensor(R"("dtype":"U8","shape":[5],"data_offsets":[0,5])"), "tensor 'x': ends 1 bytes past the end of the file"},
-      {OneTensor(R"("dtype":"U16","shape":[4],"data_offsets":[0,4])"), "shape [4] of U16 takes 8 bytes, but data_offsets span 4"},
+      {OneTensor(R"("dtype":"U8","shape":[5],"data_offsets":[0,5])"),
+       "tensor 'x': ends 1 bytes past the end of the file"},
+      {OneTensor(R"("dtype":"U16","shape":[4],"data_offsets":[0,4])"),
+       "shape [4] of U16 takes 8 bytes, but data_offsets span 4"},
       {OneTensor(R"("dtype":"F32","shape":[4294967296,4294967296],"data_offsets":[0,4])"), "overflows"},
       {OneTensor(R"("dtype":"F32","shape":[4611686018427387904],"data_offsets":[0,4])"), "overflows"},
       {OneTensor(R"("dtype":"U8","shape":[4],"data_offsets":[18446744073709551612,18446744073709551615])"), "span 3"},
-      {OneTensor(R"("dtype":"U8","shape":[4],"data_offsets":[18446744073709551611,18446744073709551615])"), "unused bytes"},
+      {OneTensor(R"("dtype":"U8","shape":[4],"data_offsets":[18446744073709551611,18446744073709551615])"),
+       "unused bytes"},
       {OneTensor(R"("dtype":"U8","shape":[9007199254740993],"data_offsets":[0,9007199254740993])"), "past the end"},
   });
 }

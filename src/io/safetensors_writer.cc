@@ -46,12 +46,14 @@ StatusOr<std::unique_ptr<SafetensorsWriter>> SafetensorsWriter::Create(const std
     const TensorSpec& spec = tensors[i];
     ASSIGN_OR_RETURN(const uint64_t bytes, SizeOf(spec, path));
     const std::optional<uint64_t> end = CheckedAdd(at, bytes);
-    if (!end || *end > static_cast<uint64_t>(INT64_MAX) / 2) return InvalidArgument("{}: the tensors are too large", path);
+    if (!end || *end > static_cast<uint64_t>(INT64_MAX) / 2)
+      return InvalidArgument("{}: the tensors are too large", path);
     if (!writer->entries_.emplace(spec.name, Entry{at, *end}).second) {
       return InvalidArgument("{}: tensor '{}': declared twice", path, PrintableName(spec.name));
     }
-    header += fmt::format("{}{}:{{\"dtype\":\"{}\",\"shape\":[{}],\"data_offsets\":[{},{}]}}", header.size() > 1 ? "," : "",
-                          Quoted(spec.name), DTypeName(spec.dtype), fmt::join(spec.shape, ","), at, *end);
+    header +=
+        fmt::format("{}{}:{{\"dtype\":\"{}\",\"shape\":[{}],\"data_offsets\":[{},{}]}}", header.size() > 1 ? "," : "",
+                    Quoted(spec.name), DTypeName(spec.dtype), fmt::join(spec.shape, ","), at, *end);
     at = *end;
   }
   header += "}";
@@ -95,7 +97,8 @@ Status SafetensorsWriter::Finish() {
   if (file_ == nullptr) return FailedPrecondition("{}: already finished", path_);
   for (const auto& [name, entry] : entries_) {
     if (entry.next != entry.end) {
-      return FailedPrecondition("{}: tensor '{}': {} bytes are missing", path_, PrintableName(name), entry.end - entry.next);
+      return FailedPrecondition("{}: tensor '{}': {} bytes are missing", path_, PrintableName(name),
+                                entry.end - entry.next);
     }
   }
   RETURN_IF_ERROR(file_->Commit());
@@ -103,7 +106,8 @@ Status SafetensorsWriter::Finish() {
   return OkStatus();
 }
 
-Status WriteSafetensors(const std::string& path, const std::vector<TensorData>& tensors, const SafetensorsMetadata& metadata) {
+Status WriteSafetensors(const std::string& path, const std::vector<TensorData>& tensors,
+                        const SafetensorsMetadata& metadata) {
   std::vector<TensorSpec> specs;
   for (const TensorData& t : tensors) specs.push_back(t.spec);
   ASSIGN_OR_RETURN(auto writer, SafetensorsWriter::Create(path, specs, metadata));

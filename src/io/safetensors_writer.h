@@ -1,6 +1,6 @@
-// Writing safetensors files: the tensors are declared first, so the header is final, and their data follow in any order and in
-// any pieces. The header is padded with spaces to a multiple of 8 bytes and tensors of wider elements come first, so every
-// element is aligned in a mapped file.
+// Writing safetensors files: the tensors are declared first, so the header is final, and their data follow in any order
+// and in any pieces. The header is padded with spaces to a multiple of 8 bytes and tensors of wider elements come
+// first, so every element is aligned in a mapped file.
 #ifndef OPTIQ_IO_SAFETENSORS_WRITER_H_
 #define OPTIQ_IO_SAFETENSORS_WRITER_H_
 
@@ -37,9 +37,10 @@ struct TensorData {
 // One file. Appears under its name in Finish, not before.
 class SafetensorsWriter {
  public:
-  // kInvalidArgument for a duplicate or empty name, a block dtype or an impossible shape; kResourceExhausted when the disk has no
-  // room for the whole file.
-  static StatusOr<std::unique_ptr<SafetensorsWriter>> Create(const std::string& path, const std::vector<TensorSpec>& tensors,
+  // kInvalidArgument for a duplicate or empty name, a block dtype or an impossible shape; kResourceExhausted when the
+  // disk has no room for the whole file.
+  static StatusOr<std::unique_ptr<SafetensorsWriter>> Create(const std::string& path,
+                                                             const std::vector<TensorSpec>& tensors,
                                                              const SafetensorsMetadata& metadata);
 
   // Appends to the data of one tensor. kInvalidArgument for an unknown name or more bytes than its shape has.
@@ -61,7 +62,8 @@ class SafetensorsWriter {
 };
 
 // A whole small file.
-Status WriteSafetensors(const std::string& path, const std::vector<TensorData>& tensors, const SafetensorsMetadata& metadata);
+Status WriteSafetensors(const std::string& path, const std::vector<TensorData>& tensors,
+                        const SafetensorsMetadata& metadata);
 
 }  // namespace optiq
 

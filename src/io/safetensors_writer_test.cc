@@ -21,10 +21,12 @@ TEST(SafetensorsWriterTest, RoundTripInAnyOrderAndPieces) {
   ScratchDir dir;
   const std::string path = dir / "f.safetensors";
   const std::string odd = "abc", words = "0123456789abcdef";
-  auto writer = SafetensorsWriter::Create(
-      path, {{"odd \"name\" \u00fc", DType::kU8, {3}}, {"words", DType::kU32, {2, 2}}, {"none", DType::kF32, {0, 5}},
-             {"scalar", DType::kBF16, {}}},
-      {{"format", "mlx"}});
+  auto writer = SafetensorsWriter::Create(path,
+                                          {{"odd \"name\" \u00fc", DType::kU8, {3}},
+                                           {"words", DType::kU32, {2, 2}},
+                                           {"none", DType::kF32, {0, 5}},
+                                           {"scalar", DType::kBF16, {}}},
+                                          {{"format", "mlx"}});
   ASSERT_TRUE(writer.ok()) << writer.status();
   EXPECT_EQ((*writer)->missing_bytes(), 3u + 16 + 2);
   ASSERT_TRUE((*writer)->Append("scalar", Bytes("zz")).ok());
@@ -71,7 +73,8 @@ TEST(SafetensorsWriterTest, RefusesImpossibleDeclarations) {
   ExpectError(create({{"a", DType::kU8, {-1}}}), kInvalid, "cannot be written");
   ExpectError(create({{"a", DType::kU8, {int64_t{1} << 62}}}), kInvalid, "too large");
   ExpectError(create({{"a", DType::kU8, {int64_t{1} << 60}}}), absl::StatusCode::kResourceExhausted, "no space: need ");
-  ExpectError(SafetensorsWriter::Create(dir / "no/f", {}, {}).status(), absl::StatusCode::kNotFound, "no such directory");
+  ExpectError(SafetensorsWriter::Create(dir / "no/f", {}, {}).status(), absl::StatusCode::kNotFound,
+              "no such directory");
   EXPECT_TRUE(std::filesystem::is_empty(dir.path()));
 }
 

@@ -8,8 +8,8 @@
 namespace optiq {
 namespace {
 
-// The bytes of a file need not be aligned (mlx does not pad its header), so elements are read with memcpy, which compilers
-// turn into unaligned vector loads.
+// The bytes of a file need not be aligned (mlx does not pad its header), so elements are read with memcpy, which
+// compilers turn into unaligned vector loads.
 template <typename T, typename Widen>
 void WidenAll(const std::byte* src, int64_t n, float* out, Widen widen) {
   for (int64_t i = 0; i < n; ++i) {

@@ -50,7 +50,9 @@ inline std::string RawSafetensors(std::string_view header, std::string_view data
   return out.append(header).append(data);
 }
 
-inline std::span<const std::byte> Bytes(std::string_view text) { return std::as_bytes(std::span(text.data(), text.size())); }
+inline std::span<const std::byte> Bytes(std::string_view text) {
+  return std::as_bytes(std::span(text.data(), text.size()));
+}
 
 // Fails unless `status` has the code and its message is one line that contains `part`.
 inline void ExpectError(const Status& status, absl::StatusCode code, std::string_view part) {

@@ -28,8 +28,8 @@ Status CheckEncoderName(std::string_view name, std::string_view what) {
     return (c >= 'a' && c <= 'z') || (c >= '0' && c <= '9') || c == '-' || c == '_' || c == '+';
   });
   if (ok) return OkStatus();
-  return InvalidArgument("{}: '{}' is not an encoder name; it must be 1 to 32 characters of a-z, 0-9, '-', '_', '+'", what,
-                         name.substr(0, 64));
+  return InvalidArgument("{}: '{}' is not an encoder name; it must be 1 to 32 characters of a-z, 0-9, '-', '_', '+'",
+                         what, name.substr(0, 64));
 }
 
 StatusOr<std::string> RequireString(const Json& object, const char* key, std::string_view what, size_t max_bytes) {

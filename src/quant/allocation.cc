@@ -38,7 +38,8 @@ Candidates CandidatesOf(const SensitivityItem& item, std::optional<int> only_bit
 }
 
 // For each item the bits an override holds it to, if any.
-StatusOr<std::vector<std::optional<int>>> ResolveOverrides(const SensitivityTable& table, const AllocationRequest& request) {
+StatusOr<std::vector<std::optional<int>>> ResolveOverrides(const SensitivityTable& table,
+                                                           const AllocationRequest& request) {
   std::vector<std::optional<int>> bits(table.items.size());
   for (const auto& [text, want] : request.overrides) {
     ASSIGN_OR_RETURN(PathPattern pattern, PathPattern::Compile(text));
@@ -74,7 +75,8 @@ StatusOr<std::vector<Candidates>> AllCandidates(const SensitivityTable& table, c
     all.push_back(CandidatesOf(item, only[i], request.allow_dense));
     if (all.back().options.empty()) {
       if (only[i]) {
-        return InvalidArgument("override: '{}' has no {} option in the sensitivity table", item.path, BitsName(*only[i]));
+        return InvalidArgument("override: '{}' has no {} option in the sensitivity table", item.path,
+                               BitsName(*only[i]));
       }
       return InvalidArgument("sensitivity of '{}': there is no option to choose", item.path);
     }
@@ -96,7 +98,8 @@ Status TooSmall(const SensitivityTable& table, const AllocationRequest& request,
   // Rounded up, so that the number shown is itself enough.
   double least = std::ceil(Bpw(smallest, params) * 1000) / 1000;
   return InvalidArgument(
-      "budget: {} bytes ({:.3f} bits per weight) is too small: the smallest options{} take {} bytes; ask for at least {:.3f} "
+      "budget: {} bytes ({:.3f} bits per weight) is too small: the smallest options{} take {} bytes; ask for at least "
+      "{:.3f} "
       "bits per weight",
       request.budget_bytes, Bpw(request.budget_bytes, params),
       request.overrides.empty() ? "" : " that the overrides leave", smallest, least);
@@ -168,7 +171,8 @@ uint64_t BudgetForBpw(const SensitivityTable& table, double target_bpw) {
   return bytes >= 0x1p62 ? uint64_t{1} << 62 : static_cast<uint64_t>(bytes);
 }
 
-StatusOr<std::vector<ParetoPoint>> ParetoCurve(const SensitivityTable& table, int points, const AllocationRequest& request) {
+StatusOr<std::vector<ParetoPoint>> ParetoCurve(const SensitivityTable& table, int points,
+                                               const AllocationRequest& request) {
   ASSIGN_OR_RETURN(std::vector<Candidates> candidates, AllCandidates(table, request));
   std::vector<MckpClass> classes = Classes(candidates);
   const uint64_t smallest = MckpMinWeight(classes);

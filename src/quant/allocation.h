@@ -1,7 +1,7 @@
 // Spends a byte budget on the options of a SensitivityTable: a multiple-choice knapsack,
 //   minimize sum_i kl_i(o_i)  subject to  sum_i bytes_i(o_i) <= budget.
-// The linear relaxation (convex hull per item, segments by slope; Sinha & Zoltners 1979) gives a lower bound; the solution comes
-// with its gap to that bound.
+// The linear relaxation (convex hull per item, segments by slope; Sinha & Zoltners 1979) gives a lower bound; the
+// solution comes with its gap to that bound.
 #ifndef OPTIQ_QUANT_ALLOCATION_H_
 #define OPTIQ_QUANT_ALLOCATION_H_
 
@@ -27,17 +27,17 @@ struct AllocationRequest {
 };
 
 struct Allocation {
-  std::vector<int> choice;   // per item of the table: index into options, or -1 for dense
+  std::vector<int> choice;  // per item of the table: index into options, or -1 for dense
   uint64_t bytes = 0;
-  double predicted_kl = 0;   // sum over items (additive model)
-  double lp_bound = 0;       // no choice within the budget has a smaller predicted_kl
-  bool optimal = false;      // proven that no choice within the budget does better
+  double predicted_kl = 0;  // sum over items (additive model)
+  double lp_bound = 0;      // no choice within the budget has a smaller predicted_kl
+  bool optimal = false;     // proven that no choice within the budget does better
   double gap() const { return lp_bound > 0 ? predicted_kl / lp_bound - 1 : 0; }
 };
 
-// Measured KLs below zero (rounding) count as zero. kInvalidArgument when even the smallest options exceed the budget (names
-// both sizes and the smallest possible bits per weight), an override matches nothing, has no such option or is not a valid
-// regex, or a KL is not finite.
+// Measured KLs below zero (rounding) count as zero. kInvalidArgument when even the smallest options exceed the budget
+// (names both sizes and the smallest possible bits per weight), an override matches nothing, has no such option or is
+// not a valid regex, or a KL is not finite.
 StatusOr<Allocation> Allocate(const SensitivityTable& table, const AllocationRequest& request);
 
 Plan PlanFromAllocation(const SensitivityTable& table, const Allocation& allocation);
@@ -55,8 +55,8 @@ struct ParetoPoint {
   double predicted_kl = 0;
 };
 
-// The best allocations for `points` budgets spread evenly between the smallest options and the best quantized ones, smallest
-// first, without repeats. One measurement serves all sizes.
+// The best allocations for `points` budgets spread evenly between the smallest options and the best quantized ones,
+// smallest first, without repeats. One measurement serves all sizes.
 StatusOr<std::vector<ParetoPoint>> ParetoCurve(const SensitivityTable& table, int points,
                                                const AllocationRequest& request = {});
 

@@ -224,6 +224,7 @@ StatusOr<TokenBatch> LoadCalibration(const Tokenizer& tokenizer, const ChatTempl
   }
   batch.sequences = options.sequences;
   batch.refused_conversations = renderer.refused();
+  batch.refusal = renderer.refusal();
   batch.sha256 = Digest(batch.ids);
   return batch;
 }

@@ -27,6 +27,7 @@ struct TokenBatch {
   std::vector<DomainTokens> domains;     // in the order of the file; those without a sequence are listed too
   std::vector<int32_t> sequence_domain;  // [sequences], an index into domains
   int64_t refused_conversations = 0;     // the model's template refused them; they were rendered as paragraphs
+  std::string refusal;                   // the template's words on the first of them
 };
 
 struct CalibrationOptions {

@@ -120,7 +120,7 @@ StatusOr<std::vector<int32_t>> CalibrationRenderer::Conversation(const Calibrati
     options.tools = nullptr;
     ids = EncodeChat(*chat_template_, *tokenizer_, FoldConversation(document.messages, document.tools), options);
     if (ids.ok()) return ids;
-    ++refused_;
+    if (refused_++ == 0) refusal_ = Message(ids.status());
   }
   return tokenizer_->Encode(PlainConversation(document.messages, document.tools), EncodeMode::kPlain);
 }

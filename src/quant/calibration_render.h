@@ -33,6 +33,8 @@ class CalibrationRenderer {
 
   // Conversations that the model's template refused in every form so far.
   int64_t refused() const { return refused_; }
+  // What the template said to the first of them; empty without any.
+  const std::string& refusal() const { return refusal_; }
 
  private:
   CalibrationRenderer(const Tokenizer& tokenizer, const ChatTemplate* chat_template)
@@ -44,6 +46,7 @@ class CalibrationRenderer {
   const ChatTemplate* chat_template_;
   std::vector<int32_t> prefix_;
   int64_t refused_ = 0;
+  std::string refusal_;
 };
 
 // "User: ...\n\nAssistant: ..." with the tools' declarations, if any, first.

@@ -175,7 +175,7 @@ TEST_F(CalibrationTest, ShortDocumentsAreJoinedEachWithItsBos) {
   ASSERT_TRUE(batch.ok()) << batch.status();
   int32_t bos = *model.tokenizer->TokenId(*model.tokenizer->bos_token());
   EXPECT_GE(std::count(batch->ids.begin(), batch->ids.end(), bos), 4);
-  EXPECT_EQ(*model.tokenizer->Decode(batch->ids, true).value().c_str(), 'D');
+  EXPECT_TRUE(model.tokenizer->Decode(batch->ids, true)->starts_with("Document number "));
   EXPECT_EQ(model.tokenizer->Decode(batch->ids, true)->find('\r'), std::string::npos);
 }
 
@@ -248,29 +248,29 @@ TEST_F(CalibrationTest, TemplatesThatRefuseToolsGetTheFoldedConversation) {
       "{%- for m in messages %}{%- if m.role != ('user' if loop.index0 % 2 == 0 else 'assistant') %}"
       "{{- raise_exception('roles must alternate') }}{%- endif %}{{- '[' + m.role + ']' + m.content }}{%- endfor %}");
   ASSERT_TRUE(strict.ok()) << strict.status();
-  auto documents = ParseCalibrationJsonl(
-      R"({"tools": [{"name": "f"}], "messages": [{"role": "system", "content": "Be brief."}, {"role": "user", "content": "2+2?"}, )"
-      R"({"role": "assistant", "content": "f()"
-}, {"role": "tool", "content": "4"}, {"role": "assistant", "content": "Four."}]
-})",
-      "x.jsonl");
-ASSERT_TRUE(documents.ok()) << documents.status();
-auto renderer = CalibrationRenderer::Create(*model.tokenizer, &*strict, false);
-auto ids = renderer->Body(documents->at(0));
-ASSERT_TRUE(ids.ok()) << ids.status();
-EXPECT_EQ(
-    *model.tokenizer->Decode(*ids, false),
-    "[user]Functions that can be called, one a line:\n{\"name\":\"f\"}\n\nBe brief.\n\n2+2?[assistant]f()[user]Result: "
-    "4[assistant]Four.");
-EXPECT_EQ(renderer->refused(), 0);
+  auto documents =
+      ParseCalibrationJsonl(R"j({"tools": [{"name": "f"}], "messages": [{"role": "system", "content": "Be brief."},)j"
+                            R"j({"role": "user", "content": "2+2?"}, {"role": "assistant", "content": "f()"},)j"
+                            R"j({"role": "tool", "content": "4"}, {"role": "assistant", "content": "Four."}]})j",
+                            "x.jsonl");
+  ASSERT_TRUE(documents.ok()) << documents.status();
+  auto renderer = CalibrationRenderer::Create(*model.tokenizer, &*strict, false);
+  auto ids = renderer->Body(documents->at(0));
+  ASSERT_TRUE(ids.ok()) << ids.status();
+  EXPECT_EQ(*model.tokenizer->Decode(*ids, false),
+            "[user]Functions that can be called, one a line:\n{\"name\":\"f\"}\n\nBe "
+            "brief.\n\n2+2?[assistant]f()[user]Result: "
+            "4[assistant]Four.");
+  EXPECT_EQ(renderer->refused(), 0);
 
-auto never = ChatTemplate::FromSource("{{ raise_exception('no') }}");
-auto refusing = CalibrationRenderer::Create(*model.tokenizer, &*never, false);
-ids = refusing->Body(documents->at(0));
-ASSERT_TRUE(ids.ok()) << ids.status();
-EXPECT_EQ(refusing->refused(), 1);
-EXPECT_TRUE(
-    model.tokenizer->Decode(*ids, false)->ends_with("User: 2+2?\n\nAssistant: f()\n\nTool: 4\n\nAssistant: Four."));
+  auto never = ChatTemplate::FromSource("{{ raise_exception('no') }}");
+  auto refusing = CalibrationRenderer::Create(*model.tokenizer, &*never, false);
+  ids = refusing->Body(documents->at(0));
+  ASSERT_TRUE(ids.ok()) << ids.status();
+  EXPECT_EQ(refusing->refused(), 1);
+  EXPECT_NE(refusing->refusal().find("no"), std::string::npos);
+  EXPECT_TRUE(
+      model.tokenizer->Decode(*ids, false)->ends_with("User: 2+2?\n\nAssistant: f()\n\nTool: 4\n\nAssistant: Four."));
 }
 
 TEST_F(CalibrationTest, TemplateWithoutToolsStillShowsTheirDeclarations) {

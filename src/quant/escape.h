@@ -13,7 +13,8 @@ std::string ValidUtf8(std::string_view text);
 // For HTML text and double-quoted attributes; control characters but tab and newline become U+FFFD.
 std::string EscapeHtml(std::string_view text);
 
-// One line of plain Markdown text (also inside a table cell): every character with a meaning is escaped, line ends are spaces.
+// One line of plain Markdown text (also inside a table cell): every character with a meaning is escaped, line ends are
+// spaces.
 std::string EscapeMarkdown(std::string_view text);
 
 // A Markdown code span, with a fence longer than any run of backticks in the text.

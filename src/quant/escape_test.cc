@@ -9,7 +9,10 @@ namespace {
 
 TEST(Escape, ValidUtf8) {
   EXPECT_EQ(ValidUtf8("plain ä 漢 🙂"), "plain ä 漢 🙂");
-  EXPECT_EQ(ValidUtf8("a\xFF" "b"), "a\xEF\xBF\xBD" "b");
+  EXPECT_EQ(ValidUtf8("a\xFF"
+                      "b"),
+            "a\xEF\xBF\xBD"
+            "b");
   EXPECT_EQ(ValidUtf8("\xC0\x80"), "\xEF\xBF\xBD\xEF\xBF\xBD");              // overlong NUL
   EXPECT_EQ(ValidUtf8("\xED\xA0\x80").find("\xED"), std::string::npos);      // surrogate
   EXPECT_EQ(ValidUtf8("\xF4\x90\x80\x80").find("\xF4"), std::string::npos);  // above U+10FFFF
@@ -22,11 +25,14 @@ TEST(Escape, ValidUtf8) {
 
 TEST(Escape, Html) {
   EXPECT_EQ(EscapeHtml("<script>\"a\" & 'b'</script>"), "&lt;script&gt;&quot;a&quot; &amp; &#39;b&#39;&lt;/script&gt;");
-  EXPECT_EQ(EscapeHtml(std::string_view("a\0b\x1b", 4)), "a\xEF\xBF\xBD" "b\xEF\xBF\xBD");
+  EXPECT_EQ(EscapeHtml(std::string_view("a\0b\x1b", 4)),
+            "a\xEF\xBF\xBD"
+            "b\xEF\xBF\xBD");
 }
 
 TEST(Escape, Markdown) {
-  EXPECT_EQ(EscapeMarkdown("[x](javascript:1) *b* | `c`\n# <b>"), "\\[x\\]\\(javascript:1\\) \\*b\\* \\| \\`c\\` \\# \\<b\\>");
+  EXPECT_EQ(EscapeMarkdown("[x](javascript:1) *b* | `c`\n# <b>"),
+            "\\[x\\]\\(javascript:1\\) \\*b\\* \\| \\`c\\` \\# \\<b\\>");
   EXPECT_EQ(EscapeMarkdown("SmolLM2-135M (4.50)"), "SmolLM2-135M \\(4.50\\)");
 }
 

@@ -14,10 +14,10 @@ constexpr double kInfinity = std::numeric_limits<double>::infinity();
 
 // One class without its dominated options: weights rise, costs fall strictly.
 struct Frontier {
-  std::vector<int> option;       // indices into the class
+  std::vector<int> option;  // indices into the class
   std::vector<int64_t> weight;
   std::vector<double> cost;
-  std::vector<int> hull;         // positions in the above on the lower convex hull; first and last position are on it
+  std::vector<int> hull;  // positions in the above on the lower convex hull; first and last position are on it
   size_t size() const { return option.size(); }
 };
 
@@ -45,9 +45,7 @@ Frontier MakeFrontier(const MckpClass& options) {
     f.weight.push_back(static_cast<int64_t>(options[i].weight));
     f.cost.push_back(options[i].cost);
   }
-  auto slope = [&f](int a, int b) {
-    return (f.cost[a] - f.cost[b]) / static_cast<double>(f.weight[b] - f.weight[a]);
-  };
+  auto slope = [&f](int a, int b) { return (f.cost[a] - f.cost[b]) / static_cast<double>(f.weight[b] - f.weight[a]); };
   for (int i = 0; i < static_cast<int>(f.size()); ++i) {
     while (f.hull.size() >= 2 && slope(f.hull[f.hull.size() - 2], f.hull.back()) <= slope(f.hull.back(), i)) {
       f.hull.pop_back();
@@ -57,7 +55,8 @@ Frontier MakeFrontier(const MckpClass& options) {
   return f;
 }
 
-// A way to leave the relaxed solution in one class: `weight` is added (negative: freed) and the Lagrangian rises by `loss`.
+// A way to leave the relaxed solution in one class: `weight` is added (negative: freed) and the Lagrangian rises by
+// `loss`.
 struct Deviation {
   int position;
   int64_t weight;
@@ -112,7 +111,8 @@ class Solver {
   }
 
  private:
-  // Sets relaxed_ (positions, the rounded-down solution of the relaxation), slack_, lambda_, bound_, and the first incumbent.
+  // Sets relaxed_ (positions, the rounded-down solution of the relaxation), slack_, lambda_, bound_, and the first
+  // incumbent.
   void SolveRelaxation() {
     std::vector<Segment> segments;
     for (int g = 0; g < static_cast<int>(groups_.size()); ++g) {
@@ -180,7 +180,8 @@ class Solver {
       }
       if (!c.moves.empty()) core.push_back(std::move(c));
     }
-    std::stable_sort(core.begin(), core.end(), [](const CoreClass& a, const CoreClass& b) { return a.price < b.price; });
+    std::stable_sort(core.begin(), core.end(),
+                     [](const CoreClass& a, const CoreClass& b) { return a.price < b.price; });
     return core;
   }
 
@@ -190,7 +191,8 @@ class Solver {
     int64_t can_free = 0;
   };
 
-  // A solution's loss over the relaxation is (sum of its moves' losses) + lambda * (weight left over); this is the least it can be.
+  // A solution's loss over the relaxation is (sum of its moves' losses) + lambda * (weight left over); this is the
+  // least it can be.
   double Bound(int64_t weight, double loss, const Suffix& rest) const {
     int64_t left = slack_ - weight;
     if (left >= 0) return loss + static_cast<double>(left) * std::min(lambda_, rest.add_price);

@@ -1,9 +1,11 @@
-// The multiple-choice knapsack: pick one option of every class, minimize the sum of costs, keep the sum of weights within a budget.
+// The multiple-choice knapsack: pick one option of every class, minimize the sum of costs, keep the sum of weights
+// within a budget.
 //
-// Method: options that another one beats in weight and cost go; the linear relaxation is solved on the lower convex hulls by
-// slope (Sinha & Zoltners 1979), which gives a bound and a multiplier; then a dynamic program over the deviations from the
-// relaxed solution, classes ordered by the price of a deviation and states pruned by dominance and bound (Pisinger 1995,
-// "A minimal algorithm for the multiple-choice knapsack problem"). Exact unless the work limit is hit; same input, same answer.
+// Method: options that another one beats in weight and cost go; the linear relaxation is solved on the lower convex
+// hulls by slope (Sinha & Zoltners 1979), which gives a bound and a multiplier; then a dynamic program over the
+// deviations from the relaxed solution, classes ordered by the price of a deviation and states pruned by dominance and
+// bound (Pisinger 1995, "A minimal algorithm for the multiple-choice knapsack problem"). Exact unless the work limit is
+// hit; same input, same answer.
 #ifndef OPTIQ_QUANT_MCKP_H_
 #define OPTIQ_QUANT_MCKP_H_
 
@@ -32,7 +34,8 @@ uint64_t MckpMinWeight(const std::vector<MckpClass>& classes);
 
 // nullopt when the budget is below MckpMinWeight. `max_work` bounds the states generated (about 50 ns each).
 // Precondition: the sum of every class's heaviest weight is below 2^62.
-std::optional<MckpSolution> SolveMckp(const std::vector<MckpClass>& classes, uint64_t budget, int64_t max_work = 4'000'000);
+std::optional<MckpSolution> SolveMckp(const std::vector<MckpClass>& classes, uint64_t budget,
+                                      int64_t max_work = 4'000'000);
 
 }  // namespace optiq
 

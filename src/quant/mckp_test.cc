@@ -134,7 +134,8 @@ TEST(Mckp, LargeInstancesAreNearTheBoundAndFast) {
         ASSERT_TRUE(got.has_value());
         ExpectConsistent(classes, budget, *got);
         EXPECT_TRUE(got->optimal) << items << " items";
-        // Few items and one of them huge (the embedding): the relaxation itself is loose, the choice is still proven optimal.
+        // Few items and one of them huge (the embedding): the relaxation itself is loose, the choice is still proven
+        // optimal.
         EXPECT_LT(got->cost / got->lower_bound - 1, items < 1000 ? 1e-2 : 1e-4) << items << " items";
         EXPECT_GE(static_cast<double>(got->weight), 0.995 * static_cast<double>(budget));
         EXPECT_LT(seconds, 10) << items << " items";  // loose: catches an explosion, not a slow machine

@@ -59,7 +59,8 @@ std::string Measured(const ConvertSummary& s) {
   std::string out = "## Measured\n\n";
   if (s.evaluation.empty()) return out + "No evaluation on held-out text was made for this model.\n\n";
   out += fmt::format(
-      "KL(float || quantized) in nats per token over the full vocabulary, perplexity and agreement of the most likely token, on "
+      "KL(float || quantized) in nats per token over the full vocabulary, perplexity and agreement of the most likely "
+      "token, on "
       "{} tokens of text that was not used for calibration{}{}.\n\n",
       Grouped(static_cast<uint64_t>(std::max<int64_t>(0, s.heldout_tokens))), s.heldout_text.empty() ? "" : ": ",
       EscapeMarkdown(s.heldout_text));
@@ -70,9 +71,9 @@ std::string Measured(const ConvertSummary& s) {
   }
   for (const EvalRow& r : s.evaluation) {
     const char* bold = r.shipped ? "**" : "";
-    out += fmt::format("| {}{}{} | {:.2f} | {} | {} | {} | {} | {:.3f} | {:.1f} % |\n", bold, EscapeMarkdown(r.name), bold,
-                       r.bpw, HumanBytes(r.bytes), WithError(r.kl_mean, r.kl_stderr), Short(r.kl_median), Short(r.kl_p99),
-                       r.perplexity, 100 * r.top1_agreement);
+    out += fmt::format("| {}{}{} | {:.2f} | {} | {} | {} | {} | {:.3f} | {:.1f} % |\n", bold, EscapeMarkdown(r.name),
+                       bold, r.bpw, HumanBytes(r.bytes), WithError(r.kl_mean, r.kl_stderr), Short(r.kl_median),
+                       Short(r.kl_p99), r.perplexity, 100 * r.top1_agreement);
   }
   return out + "\nThe row in bold is the model in this directory; ± is one standard error.\n\n";
 }
@@ -130,7 +131,8 @@ std::string HowMade(const ConvertSummary& s) {
   if (!s.command_line.empty()) out += MarkdownCodeBlock(s.command_line, "sh") + "\n";
   if (!s.table.items.empty()) {
     out += fmt::format(
-        "The sensitivity of each of the {} weights was measured as KL(float || float with only this weight quantized) on {} "
+        "The sensitivity of each of the {} weights was measured as KL(float || float with only this weight quantized) "
+        "on {} "
         "calibration sequences of {} tokens",
         s.table.items.size(), s.table.calibration_sequences, s.table.calibration_length);
     if (!s.calibration_domains.empty()) {
@@ -158,18 +160,26 @@ std::string HowMade(const ConvertSummary& s) {
 
 std::string Notes(const ConvertSummary& s) {
   std::string out = "## Notes\n\n";
-  out += "- KL and perplexity say how far this model is from its float original on general text; they are no measure of how good "
-         "the original is, and small differences in KL between two good quants need not show in task scores.\n";
+  out +=
+      "- KL and perplexity say how far this model is from its float original on general text; they are no measure of "
+      "how good "
+      "the original is, and small differences in KL between two good quants need not show in task scores.\n";
   if (!s.table.items.empty()) {
-    out += "- The plan adds up the KLs of single weights. Errors of many weights together interact, so the predicted sum and the "
-           "measured KL of the whole model differ; compare models by the measured one.\n";
+    out +=
+        "- The plan adds up the KLs of single weights. Errors of many weights together interact, so the predicted sum "
+        "and the "
+        "measured KL of the whole model differ; compare models by the measured one.\n";
   }
-  out += "- Bits per weight count codes, scales and biases of the quantized weights; norms and other small tensors stay in ";
+  out +=
+      "- Bits per weight count codes, scales and biases of the quantized weights; norms and other small tensors stay "
+      "in ";
   out += s.dtype.empty() ? std::string("the original's dtype") : EscapeMarkdown(s.dtype);
   out += ".\n";
   if (s.licence.empty()) {
-    out += "- The licence of the base model was not found in its files. It applies to this model too: look it up before you pass "
-           "the model on.\n";
+    out +=
+        "- The licence of the base model was not found in its files. It applies to this model too: look it up before "
+        "you pass "
+        "the model on.\n";
   } else {
     out += fmt::format("- The licence of the base model ({}) applies to this model too.\n", EscapeMarkdown(s.licence));
   }

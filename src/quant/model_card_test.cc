@@ -11,10 +11,11 @@ bool Has(const std::string& text, std::string_view part) { return text.find(part
 
 TEST(ModelCard, FrontMatter) {
   std::string card = ModelCard(ExampleSummary());
-  EXPECT_EQ(card.rfind("---\nlicense: \"apache-2.0\"\nbase_model: \"example-org/SmolLM2-135M-Instruct\"\n", 0), 0u) << card;
+  EXPECT_EQ(card.rfind("---\nlicense: \"apache-2.0\"\nbase_model: \"example-org/SmolLM2-135M-Instruct\"\n", 0), 0u)
+      << card;
   std::string front = card.substr(0, card.find("\n---\n", 4));
-  for (const char* part : {"library_name: mlx", "pipeline_tag: text-generation", "\n- mlx", "\n- optiq", "\n- quantized",
-                           "\n- mixed-precision"}) {
+  for (const char* part : {"library_name: mlx", "pipeline_tag: text-generation", "\n- mlx", "\n- optiq",
+                           "\n- quantized", "\n- mixed-precision"}) {
     EXPECT_TRUE(Has(front, part)) << part;
   }
 }

@@ -9,7 +9,8 @@ namespace optiq {
 namespace {
 
 constexpr size_t kMaxPatternBytes = 256;
-constexpr int kMaxRepeats = 64;  // the automaton copies a counted group; its size bounds the recursion inside std::regex
+constexpr int kMaxRepeats =
+    64;  // the automaton copies a counted group; its size bounds the recursion inside std::regex
 
 // libstdc++'s breadth-first matcher: no exponential backtracking. Others have only the backtracking one.
 constexpr std::regex::flag_type Flags() {
@@ -52,9 +53,11 @@ struct PathPattern::Impl {
 };
 
 StatusOr<PathPattern> PathPattern::Compile(std::string_view pattern) {
-  if (pattern.empty()) return InvalidArgument("override: the pattern is empty; give a regular expression such as 'v_proj$'");
+  if (pattern.empty())
+    return InvalidArgument("override: the pattern is empty; give a regular expression such as 'v_proj$'");
   if (pattern.size() > kMaxPatternBytes) {
-    return InvalidArgument("override: the pattern is {} bytes long; at most {} are taken", pattern.size(), kMaxPatternBytes);
+    return InvalidArgument("override: the pattern is {} bytes long; at most {} are taken", pattern.size(),
+                           kMaxPatternBytes);
   }
   if (RepeatProduct(pattern) > kMaxRepeats) {
     return InvalidArgument("override '{}': repeat counts multiply to more than {}; write a simpler pattern", pattern,

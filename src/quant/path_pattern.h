@@ -1,5 +1,6 @@
-// Regular expressions (ECMAScript syntax) that users give to pick module paths: "mlp\\.down_proj$|embed". Matching takes
-// polynomial time on any pattern where the standard library offers it (libstdc++), and patterns are kept small everywhere.
+// Regular expressions (ECMAScript syntax) that users give to pick module paths: "mlp\\.down_proj$|embed". Matching
+// takes polynomial time on any pattern where the standard library offers it (libstdc++), and patterns are kept small
+// everywhere.
 #ifndef OPTIQ_QUANT_PATH_PATTERN_H_
 #define OPTIQ_QUANT_PATH_PATTERN_H_
 
@@ -13,8 +14,8 @@ namespace optiq {
 
 class PathPattern {
  public:
-  // kInvalidArgument for a pattern that is empty, longer than 256 bytes, not a valid expression, uses a back reference, or
-  // repeats by counts ({n,m}) whose product is above 64.
+  // kInvalidArgument for a pattern that is empty, longer than 256 bytes, not a valid expression, uses a back reference,
+  // or repeats by counts ({n,m}) whose product is above 64.
   static StatusOr<PathPattern> Compile(std::string_view pattern);
 
   // True when the pattern matches anywhere in the path (at most limits::kTensorNameBytes of it are looked at).

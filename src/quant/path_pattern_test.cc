@@ -23,9 +23,9 @@ TEST(PathPattern, MatchesAnywhere) {
 }
 
 TEST(PathPattern, RefusesBadPatterns) {
-  for (std::string pattern : {std::string(), std::string("("), std::string("[z-a]"), std::string(257, 'a'), std::string("(a)\\1"),
-                              std::string("a{65}"), std::string("((a{9}){9})"), std::string("(a?){9999999999}"),
-                              std::string("*")}) {
+  for (std::string pattern :
+       {std::string(), std::string("("), std::string("[z-a]"), std::string(257, 'a'), std::string("(a)\\1"),
+        std::string("a{65}"), std::string("((a{9}){9})"), std::string("(a?){9999999999}"), std::string("*")}) {
     StatusOr<PathPattern> p = PathPattern::Compile(pattern);
     EXPECT_FALSE(p.ok()) << pattern;
     EXPECT_EQ(p.status().code(), absl::StatusCode::kInvalidArgument);

@@ -27,7 +27,8 @@ StatusOr<PlanEntry> EntryFromJson(const Json& json, const AffineFormat& defaults
     return entry;
   }
   if (!json.is_object()) {
-    return InvalidArgument("{}: must be {{\"bits\": .., \"group_size\": .., \"encoder\": ..}}, or false to leave it dense", what);
+    return InvalidArgument(
+        "{}: must be {{\"bits\": .., \"group_size\": .., \"encoder\": ..}}, or false to leave it dense", what);
   }
   RETURN_IF_ERROR(CheckFields(json, {"bits", "group_size", "encoder"}, what));
   ASSIGN_OR_RETURN(entry.format, AffineFormatFromJson(json, what, &defaults));

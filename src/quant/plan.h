@@ -22,11 +22,12 @@ struct PlanEntry {
 
 struct Plan {
   std::string base_model;
-  AffineFormat default_format;                // config.json's top-level bits and group_size
-  std::map<std::string, PlanEntry> entries;   // MLX module path -> how
-  std::string origin;                         // "allocation", "uniform 4-bit g64", "file plan.json"
+  AffineFormat default_format;               // config.json's top-level bits and group_size
+  std::map<std::string, PlanEntry> entries;  // MLX module path -> how
+  std::string origin;                        // "allocation", "uniform 4-bit g64", "file plan.json"
 
-  // {"version": 1, "base_model", "default": {"bits", "group_size"}, "layers": {"path": {"bits", "group_size", "encoder"} | false}}
+  // {"version": 1, "base_model", "default": {"bits", "group_size"}, "layers": {"path": {"bits", "group_size",
+  // "encoder"} | false}}
   Json ToJson() const;
   static StatusOr<Plan> FromJson(const Json& json, std::string_view what);
 };

@@ -32,7 +32,7 @@ header .over { color: var(--accent); font-weight: 600; font-size: 13px; letter-s
 h1 { font-size: clamp(24px, 4vw, 34px); line-height: 1.2; letter-spacing: -.015em; margin: 4px 0 6px; overflow-wrap: anywhere; }
 h2 { font-size: 19px; letter-spacing: -.01em; margin: 0 0 4px; }
 h3 { font-size: 14px; margin: 22px 0 8px; }
-p { margin: 0 0 14px; max-width: 76ch; }
+p { margin: 0 0 14px; max-width: 96ch; }
 .sub, .note { color: var(--soft); }
 .note { font-size: 14px; }
 code, .path { font: 12.5px/1.5 ui-monospace, SFMono-Regular, Menlo, Consolas, "DejaVu Sans Mono", monospace; }
@@ -54,6 +54,7 @@ th, td { padding: 7px 12px 7px 0; border-bottom: 1px solid var(--rule); }
 tbody tr:last-child td { border-bottom: 0; }
 td.n, th.n { text-align: right; white-space: nowrap; }
 tr.us td { background: var(--accent-wash); font-weight: 600; }
+td:first-child { min-width: 8.5em; }
 tr.us td:first-child { box-shadow: inset 3px 0 var(--accent); padding-left: 12px; border-radius: 6px 0 0 6px; }
 tr.us td:last-child { border-radius: 0 6px 6px 0; padding-right: 10px; }
 svg { display: block; width: 100%; height: auto; font-family: inherit; }
@@ -76,7 +77,7 @@ svg .tick { font-size: 12px; fill: var(--faint); font-variant-numeric: tabular-n
 .key { display: inline-flex; align-items: center; gap: 7px; }
 .key svg { width: 18px; height: 18px; flex: none; }
 .outside { display: flex; flex-wrap: wrap; gap: 8px; margin: 12px 0 0; padding: 0; list-style: none; }
-.outside li { display: flex; align-items: center; gap: 8px; background: var(--wash); border-radius: 8px; padding: 5px 11px; font-size: 13px; }
+.outside li { display: flex; overflow-wrap: anywhere; align-items: center; gap: 8px; background: var(--wash); border-radius: 8px; padding: 5px 11px; font-size: 13px; }
 .outside i { width: 13px; height: 13px; border-radius: 3px; flex: none; }
 .is0 { background: var(--s0); } .is1 { background: var(--s1); } .is2 { background: var(--s2); } .is3 { background: var(--s3); }
 .is4 { background: var(--s4); } .is5 { background: var(--s5); } .is6 { background: var(--s6); } .is7 { background: var(--s7); }
@@ -95,7 +96,7 @@ svg .tick { font-size: 12px; fill: var(--faint); font-variant-numeric: tabular-n
 .bars .path { white-space: nowrap; overflow: hidden; text-overflow: ellipsis; }
 .bars .bar { height: 15px; border-radius: 0 4px 4px 0; min-width: 2px; }
 .bars .val { text-align: right; font-variant-numeric: tabular-nums; font-size: 13px; }
-.curve { min-width: 560px; }
+.curve { min-width: 760px; }
 .grid { stroke: var(--rule); stroke-width: 1; } .grid.minor { stroke: var(--wash); }
 .area { fill: var(--accent); opacity: .07; }
 .line { fill: none; stroke: var(--accent); stroke-width: 2.5; stroke-linejoin: round; }

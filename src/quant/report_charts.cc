@@ -68,10 +68,12 @@ std::string HeatMap(const std::vector<SummaryItem>& items, HeatMapKind what, con
   const bool bits = what == HeatMapKind::kBits;
   const char* id = bits ? "map-bits" : "map-kl";
   std::string out = fmt::format(
-      "<div class=\"scroll\"><svg class=\"map\" viewBox=\"0 0 {:.0f} {:.0f}\" style=\"min-width:{:.0f}px;max-width:{:.0f}px\" "
-      "role=\"img\" aria-labelledby=\"{}-t {}-d\"><title id=\"{}-t\">{}</title><desc id=\"{}-d\">{} layers by {} kinds of weight; "
+      "<div class=\"scroll\"><svg class=\"map\" viewBox=\"0 0 {:.0f} {:.0f}\" "
+      "style=\"min-width:{:.0f}px;max-width:{:.0f}px\" "
+      "role=\"img\" aria-labelledby=\"{}-t {}-d\"><title id=\"{}-t\">{}</title><desc id=\"{}-d\">{} layers by {} kinds "
+      "of weight; "
       "the numbers are in the table of all weights.</desc>\n",
-      width, bottom + 22, std::min(width, 900.0) * 0.72, width * 1.25, id, id, id,
+      width, bottom + 22, width * 0.82, width * 1.25, id, id, id,
       bits ? "Bits chosen for each weight" : "Sensitivity of each weight", id, columns, rows);
   for (int r = 0; r < rows; ++r) {
     out += fmt::format("<text class=\"lab\" x=\"{:.1f}\" y=\"{:.1f}\" text-anchor=\"end\">{}</text>\n", left - 8,
@@ -79,8 +81,8 @@ std::string HeatMap(const std::vector<SummaryItem>& items, HeatMapKind what, con
   }
   const int every = columns > 60 ? 10 : columns > 16 ? 5 : 1;
   for (auto [layer, column] : column_of) {
-    if (layer % every != 0 && column != columns - 1) continue;
-    if (column == columns - 1 && layer % every != 0 && columns > 1 && layer % every < (cell < 20 ? 2 : 1)) continue;
+    bool last = column == columns - 1 && 2 * (layer % every) > every;  // unless it would touch the one before
+    if (layer % every != 0 && !last) continue;
     out += fmt::format("<text class=\"tick\" x=\"{:.1f}\" y=\"{:.1f}\" text-anchor=\"middle\">{}</text>\n",
                        left + column * cell + (cell - gap) / 2, bottom + 14, layer);
   }
@@ -90,8 +92,8 @@ std::string HeatMap(const std::vector<SummaryItem>& items, HeatMapKind what, con
     int step = scale.Step(item.sensitivity);
     std::string style = bits ? fmt::format("b{}", item.bits) : step < 0 ? "none" : fmt::format("s{}", step);
     out += fmt::format(
-        "<g class=\"{}\" data-tip=\"{}\"><rect x=\"{:.1f}\" y=\"{:.1f}\" width=\"{:.1f}\" height=\"{:.1f}\" rx=\"3\"/>", style,
-        ItemTip(item), x, y, cell - gap, height - gap);
+        "<g class=\"{}\" data-tip=\"{}\"><rect x=\"{:.1f}\" y=\"{:.1f}\" width=\"{:.1f}\" height=\"{:.1f}\" rx=\"3\"/>",
+        style, ItemTip(item), x, y, cell - gap, height - gap);
     if (bits) {
       out += fmt::format("<text x=\"{:.1f}\" y=\"{:.1f}\" text-anchor=\"middle\">{}</text>", x + (cell - gap) / 2,
                          y + height / 2 + 3, item.bits);
@@ -109,18 +111,22 @@ std::string ParetoChart(const std::vector<ParetoPoint>& curve, const std::vector
   if (points.size() < 2) return "";
   double x_low = points.front().bpw, x_high = points.back().bpw, y_low = points.back().predicted_kl,
          y_high = points.front().predicted_kl;
-  auto drawable = [](const CurveMark& m) { return m.kl > 0 && std::isfinite(m.kl) && std::isfinite(m.bpw) && m.bpw > 0; };
+  auto drawable = [](const CurveMark& m) {
+    return m.kl > 0 && std::isfinite(m.kl) && std::isfinite(m.bpw) && m.bpw > 0;
+  };
   for (const CurveMark& m : marks) {
     if (!drawable(m)) continue;
     x_low = std::min(x_low, m.bpw), x_high = std::max(x_high, m.bpw);
     y_low = std::min(y_low, m.kl), y_high = std::max(y_high, m.kl);
   }
   const double width = 1000, height = 420;
-  const Axis x{std::floor(x_low * 2) / 2, std::ceil(x_high * 2) / 2, 64, width - 24};
+  const Axis x{std::floor(x_low * 4) / 4, std::ceil(x_high * 4) / 4, 64, width - 24};
   const Axis y{std::log10(y_low) - 0.15, std::log10(y_high) + 0.15, height - 48, 14};
   std::string out = fmt::format(
-      "<div class=\"scroll\"><svg class=\"curve\" viewBox=\"0 0 {:.0f} {:.0f}\" role=\"img\" aria-labelledby=\"curve-t curve-d\">"
-      "<title id=\"curve-t\">Predicted KL over bits per weight</title><desc id=\"curve-d\">The best plan at {} sizes from {:.2f} to "
+      "<div class=\"scroll\"><svg class=\"curve\" viewBox=\"0 0 {:.0f} {:.0f}\" role=\"img\" aria-labelledby=\"curve-t "
+      "curve-d\">"
+      "<title id=\"curve-t\">Predicted KL over bits per weight</title><desc id=\"curve-d\">The best plan at {} sizes "
+      "from {:.2f} to "
       "{:.2f} bits per weight: predicted KL falls from {} to {}. The table below the chart lists the points.</desc>\n",
       width, height, points.size(), points.front().bpw, points.back().bpw, Short(points.front().predicted_kl),
       Short(points.back().predicted_kl));
@@ -130,11 +136,12 @@ std::string ParetoChart(const std::vector<ParetoPoint>& curve, const std::vector
       double v = e + std::log10(m);
       if (v < y.low || v > y.high) continue;
       bool minor = m != 1 && y.high - y.low > 2.5;
-      out += fmt::format("<line class=\"grid{}\" x1=\"{:.1f}\" x2=\"{:.1f}\" y1=\"{:.1f}\" y2=\"{:.1f}\"/>\n", minor ? " minor" : "",
-                         x.from, x.to, y(v), y(v));
+      out += fmt::format("<line class=\"grid{}\" x1=\"{:.1f}\" x2=\"{:.1f}\" y1=\"{:.1f}\" y2=\"{:.1f}\"/>\n",
+                         minor ? " minor" : "", x.from, x.to, y(v), y(v));
       if (minor) continue;
-      out += fmt::format("<text class=\"tick\" x=\"{:.1f}\" y=\"{:.1f}\" text-anchor=\"end\">{}</text>\n", x.from - 8, y(v) + 4,
-                         e < -4 ? fmt::format("{}e{}", m, e) : fmt::format("{:.{}f}", m * std::pow(10.0, e), std::max(0, -e)));
+      out += fmt::format(
+          "<text class=\"tick\" x=\"{:.1f}\" y=\"{:.1f}\" text-anchor=\"end\">{}</text>\n", x.from - 8, y(v) + 4,
+          e < -4 ? fmt::format("{}e{}", m, e) : fmt::format("{:.{}f}", m * std::pow(10.0, e), std::max(0, -e)));
     }
   }
   const double step = x.high - x.low > 3 ? 1 : 0.5;
@@ -146,18 +153,21 @@ std::string ParetoChart(const std::vector<ParetoPoint>& curve, const std::vector
   }
   out += fmt::format("<text class=\"lab\" x=\"{:.1f}\" y=\"{:.1f}\" text-anchor=\"middle\">bits per weight</text>\n",
                      (x.from + x.to) / 2, height - 6);
-  out += fmt::format("<text class=\"lab\" x=\"14\" y=\"{0:.1f}\" text-anchor=\"middle\" transform=\"rotate(-90 14 {0:.1f})\">KL, nats "
-                     "per token</text>\n", (y.from + y.to) / 2);
+  out += fmt::format(
+      "<text class=\"lab\" x=\"14\" y=\"{0:.1f}\" text-anchor=\"middle\" transform=\"rotate(-90 14 {0:.1f})\">KL, nats "
+      "per token</text>\n",
+      (y.from + y.to) / 2);
   std::string line;
   for (const ParetoPoint& p : points) {
     line += fmt::format("{}{:.1f} {:.1f}", line.empty() ? "M" : "L", x(p.bpw), y(std::log10(p.predicted_kl)));
   }
-  out += fmt::format("<path class=\"area\" d=\"{}L{:.1f} {:.1f}L{:.1f} {:.1f}Z\"/><path class=\"line\" d=\"{}\"/>\n", line,
-                     x(points.back().bpw), y.from, x(points.front().bpw), y.from, line);
+  out += fmt::format("<path class=\"area\" d=\"{}L{:.1f} {:.1f}L{:.1f} {:.1f}Z\"/><path class=\"line\" d=\"{}\"/>\n",
+                     line, x(points.back().bpw), y.from, x(points.front().bpw), y.from, line);
   for (const ParetoPoint& p : points) {
-    out += fmt::format("<circle class=\"dot\" cx=\"{:.1f}\" cy=\"{:.1f}\" r=\"2.2\" data-tip=\"best plan at {:.2f} bits per weight\n"
-                       "{}\npredicted KL {}\"/>\n", x(p.bpw), y(std::log10(p.predicted_kl)), p.bpw, HumanBytes(p.bytes),
-                       Short(p.predicted_kl));
+    out += fmt::format(
+        "<circle class=\"dot\" cx=\"{:.1f}\" cy=\"{:.1f}\" r=\"2.2\" data-tip=\"best plan at {:.2f} bits per weight\n"
+        "{}\npredicted KL {}\"/>\n",
+        x(p.bpw), y(std::log10(p.predicted_kl)), p.bpw, HumanBytes(p.bytes), Short(p.predicted_kl));
   }
   for (const CurveMark& m : marks) {
     if (!drawable(m)) continue;
@@ -165,17 +175,23 @@ std::string ParetoChart(const std::vector<ParetoPoint>& curve, const std::vector
     std::string tip = EscapeHtml(fmt::format("{}\n{:.2f} bits per weight\nKL {}", m.label, m.bpw, Short(m.kl)));
     switch (m.kind) {
       case CurveMark::Kind::kShipped:
-        out += fmt::format("<g class=\"shipped\" data-tip=\"{0}\"><circle class=\"halo\" cx=\"{1:.1f}\" cy=\"{2:.1f}\" r=\"11\"/>"
-                           "<circle cx=\"{1:.1f}\" cy=\"{2:.1f}\" r=\"6\"/><text x=\"{3:.1f}\" y=\"{4:.1f}\" text-anchor=\"end\">{5}"
-                           "</text></g>\n", tip, px, py, px - 13, py + 17, EscapeHtml(m.label));
+        // The curve falls to the right: below it there is room, unless the point is at the left edge.
+        out += fmt::format(
+            "<g class=\"shipped\" data-tip=\"{0}\"><circle class=\"halo\" cx=\"{1:.1f}\" cy=\"{2:.1f}\" r=\"11\"/>"
+            "<circle cx=\"{1:.1f}\" cy=\"{2:.1f}\" r=\"6\"/><text x=\"{3:.1f}\" y=\"{4:.1f}\" text-anchor=\"end\">{5}"
+            "</text></g>\n",
+            tip, px, py, std::max(px - 13, x.from + 84), py + 20, EscapeHtml(m.label));
         break;
       case CurveMark::Kind::kUniform:
-        out += fmt::format("<g class=\"uniform\" data-tip=\"{0}\"><rect x=\"{1:.1f}\" y=\"{2:.1f}\" width=\"9\" height=\"9\" rx=\"1.5\"/>"
-                           "<text x=\"{3:.1f}\" y=\"{4:.1f}\">{5}</text></g>\n", tip, px - 4.5, py - 4.5, px + 10, py - 4,
-                           EscapeHtml(m.label));
+        out += fmt::format(
+            "<g class=\"uniform\" data-tip=\"{0}\"><rect x=\"{1:.1f}\" y=\"{2:.1f}\" width=\"9\" height=\"9\" "
+            "rx=\"1.5\"/>"
+            "<text x=\"{3:.1f}\" y=\"{4:.1f}\">{5}</text></g>\n",
+            tip, px - 4.5, py - 4.5, px + 10, py - 4, EscapeHtml(m.label));
         break;
       case CurveMark::Kind::kMeasured:
-        out += fmt::format("<path class=\"measured\" data-tip=\"{0}\" d=\"M{1:.1f} {2:.1f}l6 6l-6 6l-6 -6z\"/>\n", tip, px, py - 6);
+        out += fmt::format("<path class=\"measured\" data-tip=\"{0}\" d=\"M{1:.1f} {2:.1f}l6 6l-6 6l-6 -6z\"/>\n", tip,
+                           px, py - 6);
         break;
     }
   }

@@ -50,7 +50,8 @@ std::multiset<std::string> CheckWellFormed(const std::string& html) {
         continue;
       }
       std::string attribute;
-      while (p < html.size() && (std::isalnum(static_cast<unsigned char>(html[p])) || html[p] == '-')) attribute += html[p++];
+      while (p < html.size() && (std::isalnum(static_cast<unsigned char>(html[p])) || html[p] == '-'))
+        attribute += html[p++];
       EXPECT_FALSE(attribute.empty()) << "bad attribute in " << html.substr(i, 80);
       if (attribute.empty()) return tags;
       EXPECT_FALSE(attribute.starts_with("on")) << "event handler in " << html.substr(i, 80);
@@ -59,7 +60,8 @@ std::multiset<std::string> CheckWellFormed(const std::string& html) {
       size_t end = html.find('"', p + 2);
       std::string value = html.substr(p + 2, end - p - 2);
       EXPECT_FALSE(Has(value, "<")) << value;
-      if (attribute == "id") EXPECT_TRUE(ids.insert(value).second) << "id twice: " << value;
+      bool fresh = attribute != "id" || ids.insert(value).second;
+      EXPECT_TRUE(fresh) << "id twice: " << value;
       EXPECT_TRUE(attribute != "src" && attribute != "href") << value;
       p = end + 1;
     }
@@ -91,8 +93,9 @@ TEST(ReportHtml, IsWellFormedAndComplete) {
   for (const SensitivityItem& item : s.table.items) {
     EXPECT_TRUE(Has(html, "<td class=\"path\">" + item.path + "</td>")) << item.path;
   }
-  for (const char* heading : {"Measured on held-out text", "Where the model is sensitive", "Bits chosen",
-                              "The most sensitive weights", "Size against quality", "How it was made", "All 211 weights"}) {
+  for (const char* heading :
+       {"Measured on held-out text", "Where the model is sensitive", "Bits chosen", "The most sensitive weights",
+        "Size against quality", "How it was made", "All 211 weights"}) {
     EXPECT_TRUE(Has(html, heading)) << heading;
   }
   EXPECT_EQ(Count(html, "<li><span class=\"path\" title="), 20u);

@@ -41,9 +41,14 @@ int CommonGroupSize(const SensitivityTable& table) {
 }
 
 Json OptionToJson(const SensitivityOption& o) {
-  return {{"bits", o.format.bits}, {"group_size", o.format.group_size}, {"encoder", o.encoder},
-          {"bytes", o.bytes},      {"kl", o.kl},                        {"measured", o.measured},
-          {"kl_stderr", o.kl_stderr}, {"weight_error", o.weight_error}};
+  return {{"bits", o.format.bits},
+          {"group_size", o.format.group_size},
+          {"encoder", o.encoder},
+          {"bytes", o.bytes},
+          {"kl", o.kl},
+          {"measured", o.measured},
+          {"kl_stderr", o.kl_stderr},
+          {"weight_error", o.weight_error}};
 }
 
 StatusOr<SensitivityOption> OptionFromJson(const Json& json, std::string_view what) {
@@ -102,8 +107,10 @@ StatusOr<SensitivityItem> ItemFromJson(const Json& json, std::string_view where)
   item.dense_bytes = static_cast<uint64_t>(dense);
   auto options = json.find("options");
   if (options == json.end() || !options->is_array()) {
-    return InvalidArgument("{}: field 'options' must be a list; tables of other programs carry no byte counts, so measure "
-                           "the model again", what);
+    return InvalidArgument(
+        "{}: field 'options' must be a list; tables of other programs carry no byte counts, so measure "
+        "the model again",
+        what);
   }
   if (options->size() > kMaxOptions) return InvalidArgument("{}: more than {} options", what, kMaxOptions);
   if (options->empty() && item.dense_bytes == 0) return InvalidArgument("{}: there is no option to choose", what);
@@ -135,7 +142,8 @@ uint64_t AffineBytes(const std::vector<int64_t>& shape, AffineFormat format, int
   if (!params) return 0;
   uint64_t groups = *params / static_cast<uint64_t>(format.group_size);
   // A group is a multiple of 32 codes, so it fills whole 32-bit words.
-  uint64_t group_bytes = static_cast<uint64_t>(format.group_size) * format.bits / 8 + 2 * static_cast<uint64_t>(scale_bytes);
+  uint64_t group_bytes =
+      static_cast<uint64_t>(format.group_size) * format.bits / 8 + 2 * static_cast<uint64_t>(scale_bytes);
   return CheckedMul(groups, group_bytes).value_or(0);
 }
 
@@ -174,10 +182,12 @@ StatusOr<SensitivityTable> SensitivityTable::FromJson(const Json& json, std::str
   if (!json.is_object()) return InvalidArgument("{}: a sensitivity table must be a JSON object", what);
   ASSIGN_OR_RETURN(std::optional<int64_t> version, GetInt(json, "version", what));
   if (!version) {
-    return InvalidArgument("{}: field 'version' is missing; was this sensitivity table written by another program?", what);
+    return InvalidArgument("{}: field 'version' is missing; was this sensitivity table written by another program?",
+                           what);
   }
   if (*version != kVersion) {
-    return InvalidArgument("{}: sensitivity table version {} is not known (this program reads {})", what, *version, kVersion);
+    return InvalidArgument("{}: sensitivity table version {} is not known (this program reads {})", what, *version,
+                           kVersion);
   }
   SensitivityTable table;
   ASSIGN_OR_RETURN(table.base_model, RequireString(json, "base_model", what));

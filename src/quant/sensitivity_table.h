@@ -17,31 +17,33 @@ struct SensitivityOption {
   std::string encoder = "rtn";  // the encoder whose error was probed
   uint64_t bytes = 0;           // codes, scales and biases on disk
   double kl = 0;                // KL(float || float with only this weight encoded), nats per token, mean over positions
-  bool measured = false;        // false: scaled from the item's probe by weight_error (KL is quadratic in the weight error)
-  double kl_stderr = 0;         // standard error of kl over positions (measured options)
-  // sum_j h_j |dW_ij|^2 / sum_j h_j |W_ij|^2 with h_j the mean square of input column j: the relative error of the output.
+  bool measured = false;  // false: scaled from the item's probe by weight_error (KL is quadratic in the weight error)
+  double kl_stderr = 0;   // standard error of kl over positions (measured options)
+  // sum_j h_j |dW_ij|^2 / sum_j h_j |W_ij|^2 with h_j the mean square of input column j: the relative error of the
+  // output.
   double weight_error = 0;
 };
 
 struct SensitivityItem {
-  std::string path;             // MLX module path: "model.layers.3.mlp.down_proj"
-  std::vector<int64_t> shape;   // [out, in] (stacked experts: [experts, out, in])
-  int block = 0;                // decoder layer; -1 embedding (and tied head), num_hidden_layers: untied head
+  std::string path;            // MLX module path: "model.layers.3.mlp.down_proj"
+  std::vector<int64_t> shape;  // [out, in] (stacked experts: [experts, out, in])
+  int block = 0;               // decoder layer; -1 embedding (and tied head), num_hidden_layers: untied head
   std::vector<SensitivityOption> options;
-  uint64_t dense_bytes = 0;     // bytes when left in the checkpoint's dtype
+  uint64_t dense_bytes = 0;  // bytes when left in the checkpoint's dtype
   uint64_t params() const;
 };
 
 struct SensitivityTable {
-  std::string base_model;       // what the user named
-  std::string fingerprint;      // Checkpoint::Fingerprint of the float model
+  std::string base_model;   // what the user named
+  std::string fingerprint;  // Checkpoint::Fingerprint of the float model
   std::string metric = "kl_divergence_vs_reference";
   std::string reference = "float";
   std::string calibration_sha256;
   int64_t calibration_sequences = 0, calibration_length = 0;
   std::vector<SensitivityItem> items;  // in model order
 
-  // mlx-optiq's sensitivity.json schema ({base_model, candidate_bits, group_size, metric, layers: [{layer_name, sensitivities:
+  // mlx-optiq's sensitivity.json schema ({base_model, candidate_bits, group_size, metric, layers: [{layer_name,
+  // sensitivities:
   // {"4": kl}, param_count, metadata}]}) plus our fields beside it; FromJson reads our own files back exactly (%.17g).
   Json ToJson() const;
   static StatusOr<SensitivityTable> FromJson(const Json& json, std::string_view what);

@@ -96,7 +96,11 @@ TEST(SensitivityTable, HostileJsonGivesClearErrors) {
       {"shape type", [](Json& j) { j["layers"][0]["shape"] = "x"; }, "'shape' must be a list"},
       {"shape zero", [](Json& j) { j["layers"][0]["shape"][0] = 0; }, "integers of 1 or more"},
       {"shape float", [](Json& j) { j["layers"][0]["shape"][0] = 1.5; }, "integers of 1 or more"},
-      {"shape huge", [](Json& j) { j["layers"][0]["shape"] = {1 << 30, 1 << 30}; }, "too large"},
+      {"shape huge",
+       [](Json& j) {
+         j["layers"][0]["shape"] = {1 << 30, 1 << 30};
+       },
+       "too large"},
       {"shape unsigned", [](Json& j) { j["layers"][0]["shape"][0] = UINT64_MAX; }, "integers of 1 or more"},
       {"param count", [](Json& j) { j["layers"][0]["param_count"] = 5; }, "param_count is 5"},
       {"block", [](Json& j) { j["layers"][0]["block"] = -2; }, "'block' is -2"},

@@ -108,7 +108,8 @@ std::vector<SummaryItem> SummaryItems(const ConvertSummary& summary) {
   }
   if (!summary.table.items.empty()) return out;
   for (const auto& [path, entry] : summary.plan.entries) out.push_back(MakeItem(path, entry, nullptr));
-  std::stable_sort(out.begin(), out.end(), [](const SummaryItem& a, const SummaryItem& b) { return a.block < b.block; });
+  std::stable_sort(out.begin(), out.end(),
+                   [](const SummaryItem& a, const SummaryItem& b) { return a.block < b.block; });
   return out;
 }
 

@@ -15,15 +15,15 @@ namespace optiq {
 
 // One model compared with the float reference on the held-out text.
 struct EvalRow {
-  std::string name;               // "optiq 4.5 bpw", "uniform 4-bit g64"
-  double bpw = 0;                 // bits per weight over the quantizable weights, scales and biases included
-  uint64_t bytes = 0;             // of the quantizable weights on disk
-  double kl_mean = 0;             // KL(float || this), nats per token
-  double kl_stderr = 0;           // standard error of kl_mean
+  std::string name;      // "optiq 4.5 bpw", "uniform 4-bit g64"
+  double bpw = 0;        // bits per weight over the quantizable weights, scales and biases included
+  uint64_t bytes = 0;    // of the quantizable weights on disk
+  double kl_mean = 0;    // KL(float || this), nats per token
+  double kl_stderr = 0;  // standard error of kl_mean
   double kl_median = 0, kl_p99 = 0;
   double perplexity = 0;
-  double top1_agreement = 0;      // share of positions with the same most likely token, 0..1
-  bool shipped = false;           // this is the model in the directory
+  double top1_agreement = 0;  // share of positions with the same most likely token, 0..1
+  bool shipped = false;       // this is the model in the directory
 };
 
 struct StageTime {
@@ -32,21 +32,21 @@ struct StageTime {
 };
 
 struct ConvertSummary {
-  std::string base_model;     // as the user named it
-  std::string date;           // passed in ("2026-11-23"), so that writers are functions of their input
+  std::string base_model;  // as the user named it
+  std::string date;        // passed in ("2026-11-23"), so that writers are functions of their input
   std::string optiq_version;
   std::string command_line;
-  std::string architecture;   // config.json's model_type
-  std::string dtype;          // of the dense tensors: "BF16"
-  std::string licence;        // of the base model, an SPDX-like id; empty when unknown
+  std::string architecture;  // config.json's model_type
+  std::string dtype;         // of the dense tensors: "BF16"
+  std::string licence;       // of the base model, an SPDX-like id; empty when unknown
 
-  SensitivityTable table;     // empty items: no sweep was made (uniform or hand-written plan)
+  SensitivityTable table;  // empty items: no sweep was made (uniform or hand-written plan)
   Plan plan;
-  double predicted_kl = 0;    // of the plan, additive model; 0 without a table
-  double lp_bound = 0;        // lower bound of predicted_kl at this budget; 0 when not allocated
-  bool optimal = false;       // predicted_kl is proven the least at this budget
-  double target_bpw = 0;      // asked for; 0 when there was no target
-  double achieved_bpw = 0;    // 8 * quantized_bytes / quantized_params
+  double predicted_kl = 0;  // of the plan, additive model; 0 without a table
+  double lp_bound = 0;      // lower bound of predicted_kl at this budget; 0 when not allocated
+  bool optimal = false;     // predicted_kl is proven the least at this budget
+  double target_bpw = 0;    // asked for; 0 when there was no target
+  double achieved_bpw = 0;  // 8 * quantized_bytes / quantized_params
 
   uint64_t total_params = 0;      // of the whole model
   uint64_t quantized_params = 0;  // weights that the plan covers
@@ -57,7 +57,7 @@ struct ConvertSummary {
   std::vector<EvalRow> evaluation;  // on held-out text; may be empty
   double reference_perplexity = 0;  // of the float model on the same text; 0 when not evaluated
   int64_t heldout_tokens = 0;
-  std::string heldout_text;         // what the text is
+  std::string heldout_text;                                          // what the text is
   std::vector<std::pair<std::string, int64_t>> calibration_domains;  // name, tokens
   int64_t calibration_tokens = 0;
 
@@ -78,8 +78,8 @@ struct SummaryItem {
   bool measured = false;                  // kl is known: the table has this format
   double kl = 0;                          // of the chosen option; 0 for dense
   uint64_t bytes = 0;                     // 0 when not known
-  // KL of this weight alone at 4 bits, group 64 (or what comes nearest, brought to 4 bits by the factor 4 per bit): the common
-  // scale on which weights are compared. Negative when nothing was measured.
+  // KL of this weight alone at 4 bits, group 64 (or what comes nearest, brought to 4 bits by the factor 4 per bit): the
+  // common scale on which weights are compared. Negative when nothing was measured.
   double sensitivity = -1;
 };
 
@@ -89,7 +89,8 @@ std::vector<SummaryItem> SummaryItems(const ConvertSummary& summary);
 // The layer number after a "layers", "h" or "blocks" segment of a module path; -1 when there is none.
 int BlockOf(std::string_view path);
 
-// What a weight is, without its layer: "q" for "model.layers.3.self_attn.q_proj", "experts up", "router", "embed_tokens".
+// What a weight is, without its layer: "q" for "model.layers.3.self_attn.q_proj", "experts up", "router",
+// "embed_tokens".
 std::string KindOf(std::string_view path);
 
 // The last component when the model was named by a path, else the name itself.

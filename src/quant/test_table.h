@@ -18,9 +18,9 @@ inline SensitivityTable SmolTable(int layers = 30, uint32_t seed = 1) {
     int64_t out, in;
     double median;  // KL at 4 bits, group 64 (mean figures of the real model)
   };
-  const Kind kinds[] = {{"self_attn.q_proj", 576, 576, 4.6e-4},  {"self_attn.k_proj", 192, 576, 3.1e-4},
-                        {"self_attn.v_proj", 192, 576, 2.2e-3},  {"self_attn.o_proj", 576, 576, 4.3e-4},
-                        {"mlp.gate_proj", 1536, 576, 6.6e-4},    {"mlp.up_proj", 1536, 576, 1.1e-3},
+  const Kind kinds[] = {{"self_attn.q_proj", 576, 576, 4.6e-4}, {"self_attn.k_proj", 192, 576, 3.1e-4},
+                        {"self_attn.v_proj", 192, 576, 2.2e-3}, {"self_attn.o_proj", 576, 576, 4.3e-4},
+                        {"mlp.gate_proj", 1536, 576, 6.6e-4},   {"mlp.up_proj", 1536, 576, 1.1e-3},
                         {"mlp.down_proj", 576, 1536, 1.0e-3}};
   SensitivityTable table;
   table.base_model = "SmolLM2-135M-Instruct";

@@ -25,7 +25,8 @@ StatusOr<std::shared_ptr<const ot_template>> Compile(std::string_view source, st
   ot_template* handle = nullptr;
   int code = ot_template_new(rust::Str(source), &handle, error.get());
   if (code != OT_OK) return rust::ToStatus(code, error, what);
-  return std::shared_ptr<const ot_template>(handle, [](const ot_template* t) { ot_template_free(const_cast<ot_template*>(t)); });
+  return std::shared_ptr<const ot_template>(
+      handle, [](const ot_template* t) { ot_template_free(const_cast<ot_template*>(t)); });
 }
 
 struct Sources {
@@ -76,7 +77,6 @@ StatusOr<std::optional<ChatTemplate>> ChatTemplate::Load(const Checkpoint& check
     ASSIGN_OR_RETURN(ChatTemplate out, FromSource(*sources.main, special, sources.what));
     if (sources.tool_use) {
       ASSIGN_OR_RETURN(out.tool_use_, Compile(*sources.tool_use, sources.what + " 'tool_use'"));
-      out.source_ += *sources.tool_use;
     }
     return std::optional<ChatTemplate>(std::move(out));
   };
@@ -84,13 +84,13 @@ StatusOr<std::optional<ChatTemplate>> ChatTemplate::Load(const Checkpoint& check
   return loaded.ok() ? std::move(loaded) : Annotate(loaded.status(), checkpoint.path());
 }
 
-StatusOr<ChatTemplate> ChatTemplate::FromSource(std::string_view source, const SpecialTokens& special, std::string_view what) {
+StatusOr<ChatTemplate> ChatTemplate::FromSource(std::string_view source, const SpecialTokens& special,
+                                                std::string_view what) {
   ChatTemplate out;
   ASSIGN_OR_RETURN(out.default_, Compile(source, what));
   OrderedJson constants = OrderedJson::object();
   for (const auto& [name, token] : special.named) constants[name] = token;
   out.constants_ = Dump(constants);
-  out.source_ = source;
   out.what_ = what;
   return out;
 }
@@ -137,8 +137,8 @@ bool ChatTemplate::Uses(std::string_view variable) const {
   return uses(default_) || uses(tool_use_);
 }
 
-StatusOr<std::vector<int32_t>> EncodeChat(const ChatTemplate& chat_template, const Tokenizer& tokenizer, const OrderedJson& messages,
-                                          RenderOptions options) {
+StatusOr<std::vector<int32_t>> EncodeChat(const ChatTemplate& chat_template, const Tokenizer& tokenizer,
+                                          const OrderedJson& messages, RenderOptions options) {
   options.guard = &tokenizer;
   ASSIGN_OR_RETURN(std::string prompt, chat_template.Render(messages, options));
   return tokenizer.Encode(prompt, EncodeMode::kGuarded);

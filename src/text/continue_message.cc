@@ -9,7 +9,8 @@ constexpr std::string_view kTag = "CONTINUE_FINAL_MESSAGE_TAG";
 
 StatusOr<OrderedJson> TagFinalMessage(const OrderedJson& messages) {
   const char* kNoText = "continue_final_message: the last message has no text to continue";
-  if (!messages.is_array() || messages.empty() || !messages.back().is_object() || !messages.back().contains("content")) {
+  if (!messages.is_array() || messages.empty() || !messages.back().is_object() ||
+      !messages.back().contains("content")) {
     return InvalidArgument("{}", kNoText);
   }
   OrderedJson tagged = messages;

@@ -1,5 +1,5 @@
-// Prompts that end inside the last message (transformers' continue_final_message): a tag is put at the end of its text, the
-// template is rendered, and the prompt is cut at the tag.
+// Prompts that end inside the last message (transformers' continue_final_message): a tag is put at the end of its text,
+// the template is rendered, and the prompt is cut at the tag.
 #ifndef OPTIQ_TEXT_CONTINUE_MESSAGE_H_
 #define OPTIQ_TEXT_CONTINUE_MESSAGE_H_
 

@@ -1,4 +1,5 @@
-// JSON whose objects keep the order of their keys: what reaches a chat template must be printed in the order it was written.
+// JSON whose objects keep the order of their keys: what reaches a chat template must be printed in the order it was
+// written.
 #ifndef OPTIQ_TEXT_ORDERED_JSON_H_
 #define OPTIQ_TEXT_ORDERED_JSON_H_
 

@@ -28,7 +28,8 @@ class Buffer {
   ot_buf buf_{};
 };
 
-// The status of a call. `subject` begins the message (a file or field); the exception text of a template comes after it.
+// The status of a call. `subject` begins the message (a file or field); the exception text of a template comes after
+// it.
 Status ToStatus(int code, const Buffer& error, std::string_view subject);
 
 }  // namespace optiq::rust

@@ -18,8 +18,10 @@ bool IsStandard(std::string_view key) {
 }
 
 // A token given as a string or as an object with content and flags; nullopt when null.
-StatusOr<std::optional<Json>> TokenObject(const Json& value, std::string_view file, std::string_view field, bool special) {
-  Json token = {{"single_word", false}, {"lstrip", false}, {"rstrip", false}, {"normalized", !special}, {"special", special}};
+StatusOr<std::optional<Json>> TokenObject(const Json& value, std::string_view file, std::string_view field,
+                                          bool special) {
+  Json token = {
+      {"single_word", false}, {"lstrip", false}, {"rstrip", false}, {"normalized", !special}, {"special", special}};
   if (value.is_null()) return std::nullopt;
   if (value.is_string()) {
     token["content"] = value;
@@ -46,7 +48,8 @@ class Collector {
       int64_t id = -1;
       auto [end, error] = std::from_chars(key.data(), key.data() + key.size(), id);
       if (error != std::errc() || end != key.data() + key.size() || id < 0) {
-        return InvalidArgument("{}: field 'added_tokens_decoder': '{}' is not a token id", kConfigFile, key.substr(0, 40));
+        return InvalidArgument("{}: field 'added_tokens_decoder': '{}' is not a token id", kConfigFile,
+                               key.substr(0, 40));
       }
       ASSIGN_OR_RETURN(std::optional<Json> token, TokenObject(value, kConfigFile, "added_tokens_decoder", false));
       if (token) by_id[id] = *std::move(token);
@@ -141,7 +144,8 @@ StatusOr<SpecialTokens> ParseSpecialTokens(const Json& tokenizer_config, const J
   const Json& decoder = Field(tokenizer_config, "added_tokens_decoder");
   if (!decoder.is_null()) RETURN_IF_ERROR(collector.Decoder(decoder));
   if (tokenizer_config.is_object()) RETURN_IF_ERROR(Collect(collector, kConfigFile, tokenizer_config));
-  if (decoder.is_null() && special_tokens_map.is_object()) RETURN_IF_ERROR(Collect(collector, kMapFile, special_tokens_map));
+  if (decoder.is_null() && special_tokens_map.is_object())
+    RETURN_IF_ERROR(Collect(collector, kMapFile, special_tokens_map));
   // The standard names come first, in their order, wherever they were found.
   auto rank = [](const auto& pair) {
     return std::find_if(std::begin(kStandard), std::end(kStandard), [&](const char* s) { return pair.first == s; }) -

@@ -1,6 +1,7 @@
 // What tokenizer_config.json and special_tokens_map.json say about tokens, by the rules of transformers 5.12
-// (tokenization_utils_base.py): tokenizer.json alone decides whether BOS is added (add_bos_token is ignored when it is there),
-// special_tokens_map.json counts only when tokenizer_config.json has no added_tokens_decoder, and every named token is special.
+// (tokenization_utils_base.py): tokenizer.json alone decides whether BOS is added (add_bos_token is ignored when it is
+// there), special_tokens_map.json counts only when tokenizer_config.json has no added_tokens_decoder, and every named
+// token is special.
 #ifndef OPTIQ_TEXT_SPECIAL_TOKENS_H_
 #define OPTIQ_TEXT_SPECIAL_TOKENS_H_
 

@@ -13,14 +13,14 @@ struct ot_stream;
 
 namespace optiq {
 
-// One thread at a time; keeps its tokenizer alive. The pieces joined equal Decode of all ids when that holds no U+FFFD; of broken
-// bytes the stream keeps the whole characters it has already given out, which Decode may take back.
+// One thread at a time; keeps its tokenizer alive. The pieces joined equal Decode of all ids when that holds no U+FFFD;
+// of broken bytes the stream keeps the whole characters it has already given out, which Decode may take back.
 class TextStream {
  public:
   static StatusOr<TextStream> Create(const Tokenizer& tokenizer, bool skip_special);
 
-  // The new text, perhaps empty: valid UTF-8, never half a character. A character that stays unfinished for 16 tokens is given
-  // out as U+FFFD.
+  // The new text, perhaps empty: valid UTF-8, never half a character. A character that stays unfinished for 16 tokens
+  // is given out as U+FFFD.
   StatusOr<std::string> Push(int32_t id);
 
   // What is still held back (unfinished characters as U+FFFD); afterwards the stream starts anew.

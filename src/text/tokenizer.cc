@@ -96,8 +96,12 @@ std::optional<std::string> Tokenizer::TokenText(int32_t id) const {
   return text.str();
 }
 
-bool Tokenizer::IsSpecial(int32_t id) const { return id >= 0 && (ot_tok_kind(handle_, static_cast<uint32_t>(id)) & 1) != 0; }
+bool Tokenizer::IsSpecial(int32_t id) const {
+  return id >= 0 && (ot_tok_kind(handle_, static_cast<uint32_t>(id)) & 1) != 0;
+}
 
-bool Tokenizer::IsControl(int32_t id) const { return id >= 0 && (ot_tok_kind(handle_, static_cast<uint32_t>(id)) & 2) != 0; }
+bool Tokenizer::IsControl(int32_t id) const {
+  return id >= 0 && (ot_tok_kind(handle_, static_cast<uint32_t>(id)) & 2) != 0;
+}
 
 }  // namespace optiq

@@ -22,7 +22,7 @@ enum class EncodeMode {
   kPlain,        // added tokens written in the text become their ids (a rendered prompt from trusted text)
   kWithSpecial,  // and the post-processor runs: BOS, where the tokenizer has one (plain text completion)
   kLiteral,      // nothing in the text becomes a control token (untrusted text, no template)
-  kGuarded,      // a prompt rendered with RenderOptions::guard: the template's control tokens count, the messages' do not
+  kGuarded,  // a prompt rendered with RenderOptions::guard: the template's control tokens count, the messages' do not
 };
 
 // Immutable; any number of threads may use one.
@@ -31,7 +31,8 @@ class Tokenizer {
   // Reads tokenizer.json (required), tokenizer_config.json and special_tokens_map.json. Errors: kNotFound without
   // tokenizer.json, kDataLoss when it cannot be used.
   static StatusOr<std::shared_ptr<const Tokenizer>> Load(const Checkpoint& checkpoint);
-  static StatusOr<std::shared_ptr<const Tokenizer>> FromJson(std::string_view tokenizer_json, const SpecialTokens& special = {});
+  static StatusOr<std::shared_ptr<const Tokenizer>> FromJson(std::string_view tokenizer_json,
+                                                             const SpecialTokens& special = {});
 
   ~Tokenizer();
   Tokenizer(const Tokenizer&) = delete;

@@ -1,0 +1,82 @@
+// The flow of differences from a reference. A stream is what one perturbation of a weight (a probe) does to the activations: every
+// value is reference + difference, the reference is read from the tape of a PlainFlow that ran the same block, and only the
+// difference is carried:
+//
+//   linear:      d_out = W d_in                          (bias cancels; products may be bf16: only the difference is rounded)
+//   otherwise:   d_out = f(reference + d_in) - f(reference)   in f32
+//
+// A probe that changes nothing gives differences that are exactly 0, and the KL of a small probe does not drown in the rounding of
+// the large reference.
+#ifndef OPTIQ_QUANT_DELTA_FLOW_H_
+#define OPTIQ_QUANT_DELTA_FLOW_H_
+
+#include <string>
+#include <vector>
+
+#include "base/aligned.h"
+#include "model/plain_flow.h"
+
+namespace optiq {
+
+class DeltaFlow : public Flow {
+ public:
+  // `tape` ran the block with keep_all over the same segments, without caches. `streams` differences are carried side by side, each
+  // tape.rows() rows.
+  DeltaFlow(const DecoderSpec& spec, const RopeTables& ropes, std::vector<Segment> segments, const PlainFlow& tape,
+            int64_t streams, Products products, ThreadPool* pool);
+
+  // Replaces the matrix of the module `path` by `encoded`, for all streams of this flow.
+  void SetProbe(const std::string* path, const WeightMatrix* encoded) {
+    probe_path_ = path;
+    probe_ = encoded;
+  }
+
+  // The input value (id 0 of the tape): [streams * rows, columns]; null data means zero differences.
+  ValueId Input(int64_t columns, bool zero);
+  float* data(ValueId id) { return values_[id].buffer.data(); }
+  bool is_zero(ValueId id) const { return values_[id].zero; }
+  void Reset();  // forgets values, keeps buffers
+
+  // Floating point operations of matrix products so far.
+  double gemm_flops() const { return flops_; }
+
+  ValueId Linear(ValueId x, const LinearWeights& w) override;
+  ValueId Norm(ValueId x, const std::vector<float>& weight) override;
+  ValueId HeadNorm(ValueId x, int64_t heads, const std::vector<float>& weight) override;
+  ValueId Rope(ValueId x, int64_t heads, int rope) override;
+  ValueId Attend(ValueId q, ValueId k, ValueId v, const AttentionSpec& spec, int layer) override;
+  ValueId Gate(ValueId gate, ValueId up, Activation activation) override;
+  ValueId Add(ValueId a, ValueId b) override;
+  void Drop(ValueId x) override;
+
+ private:
+  struct Slot {
+    AlignedBuffer<float> buffer;
+    int64_t columns = 0;
+    bool zero = false;  // all differences are zero; no buffer
+  };
+  ValueId NewValue(int64_t columns, bool zero = false);
+  // fn(row of the tape, row of the stream, position) for all rows of all streams.
+  template <typename Fn>
+  void ForRows(Fn fn);
+  // out = reference of id + difference, one row.
+  void Full(ValueId id, int64_t tape_row, int64_t row, float* out) const;
+
+  const DecoderSpec& spec_;
+  const RopeTables& ropes_;
+  std::vector<Segment> segments_;
+  std::vector<int64_t> positions_;
+  const PlainFlow& tape_;
+  int64_t streams_, rows_;
+  Products products_;
+  ThreadPool* pool_;
+  const std::string* probe_path_ = nullptr;
+  const WeightMatrix* probe_ = nullptr;
+  double flops_ = 0;
+  std::vector<Slot> values_;
+  std::vector<AlignedBuffer<float>> spare_;
+};
+
+}  // namespace optiq
+
+#endif  // OPTIQ_QUANT_DELTA_FLOW_H_

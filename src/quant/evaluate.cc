@@ -1,0 +1,193 @@
+#include "quant/evaluate.h"
+
+#include <algorithm>
+#include <cmath>
+#include <cstring>
+#include <deque>
+#include <new>
+
+#include "base/aligned.h"
+#include "kernels/vector.h"
+#include "model/decoder.h"
+#include "model/plain_flow.h"
+#include "quant/encode.h"
+#include "quant/logit_compare.h"
+
+namespace optiq {
+namespace {
+
+// The hidden states of the reference (index 0) and the variants.
+class Evaluator {
+ public:
+  Evaluator(const Checkpoint& reference, const DecoderSpec& spec, const TokenBatch& tokens,
+            const std::vector<EvalVariant>& variants, ThreadPool* pool, ProgressSink* progress)
+      : reference_(reference), spec_(spec), tokens_(tokens), variants_(variants), pool_(pool), progress_(progress),
+        total_(tokens.sequences * tokens.length), ropes_(MakeRopeTables(spec, tokens.length)) {}
+
+  StatusOr<Evaluation> Run() {
+    const int64_t models = static_cast<int64_t>(variants_.size()) + 1;
+    // One unit per model and block; the head weighs as much as its weights do.
+    const LayerSpec& l = spec_.layers[0];
+    const double block_weights = 3.0 * l.intermediate_size * spec_.hidden_size +
+                                 2.0 * spec_.hidden_size * l.attention.head_dim *
+                                     (l.attention.num_attention_heads + l.attention.num_key_value_heads);
+    head_units_ = std::max<int64_t>(1, std::lround(spec_.vocab_size * spec_.hidden_size / block_weights));
+    if (progress_ != nullptr) {
+      progress_->Begin("measuring held-out KL", models * (static_cast<int64_t>(spec_.layers.size()) + head_units_), "block");
+    }
+    hidden_.resize(models);
+    for (int64_t m = 0; m < models; ++m) RETURN_IF_ERROR(Embed(m));
+    for (size_t b = 0; b < spec_.layers.size(); ++b) {
+      for (int64_t m = 0; m < models; ++m) RETURN_IF_ERROR(RunBlockOf(m, static_cast<int>(b)));
+    }
+    StatusOr<Evaluation> result = Compare();
+    if (progress_ != nullptr) progress_->End();
+    return result;
+  }
+
+ private:
+  // A reference matrix as model m has it; encoded matrices live in `owned`.
+  StatusOr<WeightMatrix> MatrixOf(int64_t m, const WeightMatrix& w, std::deque<AffineMatrix>* owned) {
+    if (m == 0) return w;
+    const EvalVariant& v = variants_[m - 1];
+    if (v.artifact != nullptr) return LoadWeightMatrix(*v.artifact, w.path, w.rows, w.cols);
+    auto entry = v.plan->entries.find(w.path);
+    if (entry == v.plan->entries.end() || entry->second.dense) return w;
+    ASSIGN_OR_RETURN(AffineMatrix encoded, EncodeMatrix(w, entry->second.format, entry->second.encoder, pool_));
+    owned->push_back(std::move(encoded));
+    return ViewOf(owned->back(), w.path);
+  }
+
+  Status Embed(int64_t m) {
+    ASSIGN_OR_RETURN(WeightMatrix embedding, LoadEmbedding(reference_, spec_));
+    for (int32_t id : tokens_.ids) {
+      if (id < 0 || id >= spec_.vocab_size) return InvalidArgument("held-out text: token id {} is outside the vocabulary", id);
+    }
+    std::deque<AffineMatrix> owned;
+    ASSIGN_OR_RETURN(WeightMatrix w, MatrixOf(m, embedding, &owned));
+    EmbedTokens(spec_, w, tokens_.ids, hidden_[m].Grow(total_ * spec_.hidden_size), pool_);
+    return OkStatus();
+  }
+
+  Status RunBlockOf(int64_t m, int b) {
+    const Checkpoint& source = m > 0 && variants_[m - 1].artifact != nullptr ? *variants_[m - 1].artifact : reference_;
+    ASSIGN_OR_RETURN(BlockWeights weights, LoadBlockWeights(source, spec_, b));
+    std::deque<AffineMatrix> owned;
+    if (m > 0 && variants_[m - 1].artifact == nullptr) {
+      for (LinearWeights* l : weights.linears()) {
+        ASSIGN_OR_RETURN(l->matrix, MatrixOf(m, l->matrix, &owned));
+      }
+    }
+    // A few sequences at a time bound the temporaries.
+    const int64_t group = std::max<int64_t>(1, 2048 / tokens_.length), d = spec_.hidden_size;
+    for (int64_t s0 = 0; s0 < tokens_.sequences; s0 += group) {
+      const int64_t sequences = std::min(group, tokens_.sequences - s0), rows = sequences * tokens_.length;
+      float* state = hidden_[m].data() + s0 * tokens_.length * d;
+      PlainFlow flow(spec_, ropes_, std::vector<Segment>(sequences, Segment{.rows = tokens_.length}), pool_);
+      const ValueId x = flow.NewValue(d);
+      std::memcpy(flow.data(x), state, rows * d * sizeof(float));
+      const ValueId y = RunBlock(&flow, spec_.layers[b], weights, b, x);
+      std::memcpy(state, flow.data(y), rows * d * sizeof(float));
+    }
+    if (m == static_cast<int64_t>(variants_.size())) {
+      ASSIGN_OR_RETURN(BlockWeights done, LoadBlockWeights(reference_, spec_, b));
+      for (LinearWeights* l : done.linears()) reference_.Release(l->matrix.weight);
+    }
+    if (progress_ != nullptr) progress_->Update(++units_, m == 0 ? "reference" : variants_[m - 1].name);
+    return OkStatus();
+  }
+
+  StatusOr<Evaluation> Compare() {
+    const int64_t d = spec_.hidden_size;
+    ASSIGN_OR_RETURN(WeightMatrix head, LoadHead(reference_, spec_));
+    std::deque<AffineMatrix> owned;
+    std::vector<WeightMatrix> heads(hidden_.size());
+    std::vector<LogitCandidate> candidates;
+    for (size_t m = 0; m < hidden_.size(); ++m) {
+      const Checkpoint& source = m > 0 && variants_[m - 1].artifact != nullptr ? *variants_[m - 1].artifact : reference_;
+      ASSIGN_OR_RETURN(std::vector<float> norm, LoadNorm(source, spec_, spec_.norm_path, d));
+      pool_->ParallelFor(total_, [&](int64_t r, int) {
+        float* row = hidden_[m].data() + r * d;
+        RmsNormRow(row, norm.data(), d, spec_.rms_norm_eps, row);
+      });
+      ASSIGN_OR_RETURN(heads[m], MatrixOf(m, head, &owned));
+      if (m > 0) candidates.push_back({.hidden = hidden_[m].data(), .head = &heads[m]});
+    }
+    std::vector<int32_t> targets(total_, -1);
+    for (int64_t r = 0; r < total_; ++r) {
+      if ((r + 1) % tokens_.length != 0) targets[r] = tokens_.ids[r + 1];
+    }
+    const LogitReference reference{.hidden = hidden_[0].data(), .rows = total_, .head = &heads[0],
+                                   .softcap = spec_.final_logit_softcapping, .targets = targets.data()};
+    const int64_t before = units_;
+    CompareOptions options{.products = Products::kF32, .top1 = true, .progress = [&](double fraction) {
+                             const int64_t all = static_cast<int64_t>(hidden_.size()) * head_units_;
+                             if (progress_ != nullptr) progress_->Update(before + std::llround(fraction * all), "logits");
+                           }};
+    std::vector<double> reference_logprob;
+    const std::vector<LogitComparison> results = CompareLogits(reference, candidates, options, pool_, &reference_logprob, nullptr);
+    Evaluation out;
+    out.tokens = total_;
+    out.reference_perplexity = Perplexity(reference_logprob, targets);
+    for (size_t i = 0; i < variants_.size(); ++i) {
+      ASSIGN_OR_RETURN(EvalRow row, RowOf(variants_[i], results[i], targets));
+      out.rows.push_back(std::move(row));
+    }
+    return out;
+  }
+
+  static double Perplexity(const std::vector<double>& logprob, const std::vector<int32_t>& targets) {
+    double sum = 0;
+    int64_t n = 0;
+    for (size_t r = 0; r < targets.size(); ++r) {
+      if (targets[r] < 0) continue;
+      sum += logprob[r];
+      ++n;
+    }
+    return n > 0 ? std::exp(-sum / n) : 0;
+  }
+
+  StatusOr<EvalRow> RowOf(const EvalVariant& v, const LogitComparison& c, const std::vector<int32_t>& targets) {
+    EvalRow row;
+    row.name = v.name;
+    row.bpw = v.bpw;
+    row.bytes = v.bytes;
+    row.kl_mean = c.mean_kl();
+    row.kl_stderr = c.stderr_kl();
+    if (!std::isfinite(row.kl_mean)) return DataLoss("{}: the logits are not finite; a weight is damaged", v.name);
+    std::vector<double> sorted = c.kl;
+    std::sort(sorted.begin(), sorted.end());
+    row.kl_median = sorted[sorted.size() / 2];
+    row.kl_p99 = sorted[sorted.size() * 99 / 100];
+    row.perplexity = Perplexity(c.target_logprob, targets);
+    int64_t same = 0;
+    for (uint8_t s : c.same_top1) same += s;
+    row.top1_agreement = static_cast<double>(same) / c.same_top1.size();
+    return row;
+  }
+
+  const Checkpoint& reference_;
+  const DecoderSpec& spec_;
+  const TokenBatch& tokens_;
+  const std::vector<EvalVariant>& variants_;
+  ThreadPool* pool_;
+  ProgressSink* progress_;
+  const int64_t total_;
+  RopeTables ropes_;
+  std::vector<AlignedBuffer<float>> hidden_;
+  int64_t units_ = 0, head_units_ = 1;
+};
+
+}  // namespace
+
+StatusOr<Evaluation> EvaluateVariants(const Checkpoint& reference, const DecoderSpec& spec, const TokenBatch& tokens,
+                                      const std::vector<EvalVariant>& variants, ThreadPool* pool,
+                                      ProgressSink* progress) {
+  try {
+    return Evaluator(reference, spec, tokens, variants, pool, progress).Run();
+  } catch (const std::bad_alloc&) {
+    return ResourceExhausted("evaluation: out of memory; use fewer held-out tokens");
+  }
+}
+
+}  // namespace optiq

@@ -1,0 +1,47 @@
+// What a sweep keeps on disk between blocks, so that a killed run goes on where it was and ends with the same bytes.
+#ifndef OPTIQ_QUANT_SWEEP_STATE_H_
+#define OPTIQ_QUANT_SWEEP_STATE_H_
+
+#include <cstdint>
+#include <string>
+#include <vector>
+
+#include "base/aligned.h"
+#include "base/status.h"
+
+namespace optiq {
+
+// One option of one item to be measured.
+struct Probe {
+  int item = 0;
+  int option = 0;
+};
+
+struct ProbeResult {
+  bool done = false;
+  double kl = 0, kl_stderr = 0;
+};
+
+struct SweepState {
+  std::string key;      // names model, tokens, options; a state with another key is not used
+  int wave = 0;
+  int next_block = -1;  // the block to run next; -1: the embedding
+  AlignedBuffer<float> reference;       // [tokens, hidden_size]: input of next_block
+  AlignedBuffer<float> next_reference;  // input of the next wave's first block, once known
+  bool has_next_reference = false;
+  // Streams alive in this wave: probe index and differences [tokens, hidden_size].
+  std::vector<int> stream_probe;
+  std::vector<AlignedBuffer<float>> streams;
+  std::vector<ProbeResult> results;              // per probe
+  std::vector<std::vector<double>> weight_error;  // per item, per option; empty until its block has run
+};
+
+Status SaveSweepState(const SweepState& state, int64_t tokens, int64_t hidden_size, const std::string& path);
+
+// kNotFound when there is none or it has another key; kDataLoss when it is damaged.
+Status LoadSweepState(const std::string& path, const std::string& key, int64_t tokens, int64_t hidden_size,
+                      SweepState* state);
+
+}  // namespace optiq
+
+#endif  // OPTIQ_QUANT_SWEEP_STATE_H_

@@ -1,0 +1,249 @@
+#include "quant/write_model.h"
+
+#include <cstring>
+#include <set>
+
+#include "io/atomic_file.h"
+#include "io/model_writer.h"
+#include "model/weights.h"
+#include "quant/encode.h"
+#include "tensor/affine.h"
+
+namespace optiq {
+namespace {
+
+const PlanEntry* EntryOf(const Plan& plan, const std::string& path) {
+  auto it = plan.entries.find(path);
+  return it == plan.entries.end() || it->second.dense ? nullptr : &it->second;
+}
+
+// Names of the small tensors: norms and linear biases, in model order.
+std::vector<std::string> SmallTensors(const DecoderSpec& spec) {
+  std::vector<std::string> out;
+  for (const LayerSpec& l : spec.layers) {
+    const auto add = [&](const std::string& name) { out.push_back(l.prefix + name); };
+    add("input_layernorm.weight");
+    add("post_attention_layernorm.weight");
+    if (l.post_norms) {
+      add("pre_feedforward_layernorm.weight");
+      add("post_feedforward_layernorm.weight");
+    }
+    if (l.attention.qk_norm) {
+      add("self_attn.q_norm.weight");
+      add("self_attn.k_norm.weight");
+    }
+    if (l.attention.qkv_bias) {
+      for (const char* p : {"q", "k", "v"}) add(fmt::format("self_attn.{}_proj.bias", p));
+    }
+    if (l.attention.o_bias) add("self_attn.o_proj.bias");
+    if (l.mlp_bias) {
+      for (const char* p : {"gate", "up", "down"}) add(fmt::format("mlp.{}_proj.bias", p));
+    }
+  }
+  out.push_back(spec.norm_path + ".weight");
+  return out;
+}
+
+// All tensors of the output in the order they are written: per module, then its layer's small ones.
+StatusOr<std::vector<TensorSpec>> OutputTensors(const Checkpoint& checkpoint, const DecoderSpec& spec,
+                                                const Plan& plan, DType dtype) {
+  std::vector<TensorSpec> out;
+  for (const DecoderSpec::Module& m : spec.QuantizableModules()) {
+    const PlanEntry* entry = EntryOf(plan, m.path);
+    if (entry == nullptr) {
+      out.push_back({m.path + ".weight", dtype, {m.out, m.in}});
+      continue;
+    }
+    const AffineFormat f = entry->format;
+    ASSIGN_OR_RETURN(WeightMatrix w, LoadWeightMatrix(checkpoint, m.path, m.out, m.in));
+    const DType scale_dtype = ScaleDType(w);
+    out.push_back({m.path + ".weight", DType::kU32, {m.out, m.in * f.bits / 32}});
+    out.push_back({m.path + ".scales", scale_dtype, {m.out, m.in / f.group_size}});
+    out.push_back({m.path + ".biases", scale_dtype, {m.out, m.in / f.group_size}});
+  }
+  for (const std::string& name : SmallTensors(spec)) {
+    ASSIGN_OR_RETURN(const StoredTensor* t, checkpoint.Require(name));
+    out.push_back({name, dtype, t->shape});
+  }
+  return out;
+}
+
+// The values of a tensor in another float dtype; a copy of the bytes when it has it already.
+std::vector<std::byte> Converted(const StoredTensor& t, DType dtype) {
+  if (t.is_plain() && t.dtype == dtype) return {t.bytes.begin(), t.bytes.end()};
+  std::vector<float> values(t.elements());
+  ReadRows(t, 0, t.rows(), values.data());
+  std::vector<std::byte> out(values.size() * DTypeBlockBytes(dtype));
+  for (size_t i = 0; i < values.size(); ++i) StoreFloat(dtype, out.data(), static_cast<int64_t>(i), values[i]);
+  return out;
+}
+
+void SpellForMlx(Json* config) {
+  Json& c = *config;
+  // transformers 5 spells these anew; stock mlx-lm reads the new spelling in some families only.
+  if (c.contains("dtype") && !c.contains("torch_dtype")) c["torch_dtype"] = c["dtype"];
+  if (c.contains("rope_parameters") && c["rope_parameters"].is_object()) {
+    const Json parameters = c["rope_parameters"];
+    const bool by_type = parameters.contains("full_attention") && parameters["full_attention"].is_object();
+    const Json full = by_type ? parameters["full_attention"] : parameters;
+    if (!c.contains("rope_theta") && full.contains("rope_theta")) c["rope_theta"] = full["rope_theta"];
+    const std::string type = full.value("rope_type", "default");
+    if (type != "default" && (!c.contains("rope_scaling") || c["rope_scaling"].is_null())) c["rope_scaling"] = full;
+    if (by_type && !c.contains("rope_local_base_freq") && parameters.contains("sliding_attention") &&
+        parameters["sliding_attention"].contains("rope_theta")) {
+      c["rope_local_base_freq"] = parameters["sliding_attention"]["rope_theta"];
+    }
+  }
+  if (c.contains("_sliding_window_pattern") && !c.contains("sliding_window_pattern")) {
+    c["sliding_window_pattern"] = c["_sliding_window_pattern"];
+  }
+}
+
+}  // namespace
+
+StatusOr<DType> ModelDType(const Checkpoint& checkpoint, const DecoderSpec& spec) {
+  ASSIGN_OR_RETURN(WeightMatrix embedding, LoadEmbedding(checkpoint, spec));
+  return ScaleDType(embedding);
+}
+
+Status CheckPlan(const DecoderSpec& spec, const Plan& plan) {
+  std::map<std::string, int64_t> inputs;
+  for (const DecoderSpec::Module& m : spec.QuantizableModules()) inputs[m.path] = m.in;
+  for (const auto& [path, entry] : plan.entries) {
+    auto it = inputs.find(path);
+    if (it == inputs.end()) return InvalidArgument("plan: '{}' is not a weight of this model; see `optiq inspect`", path);
+    if (entry.dense) continue;
+    if (!IsValidAffineFormat(entry.format) || it->second % entry.format.group_size != 0) {
+      return InvalidArgument("plan: '{}' has {} inputs, which {} bits in groups of {} cannot hold", path, it->second,
+                             entry.format.bits, entry.format.group_size);
+    }
+  }
+  return OkStatus();
+}
+
+StatusOr<PlanSize> SizeOfPlan(const Checkpoint& checkpoint, const DecoderSpec& spec, const Plan& plan) {
+  ASSIGN_OR_RETURN(const DType dtype, ModelDType(checkpoint, spec));
+  ASSIGN_OR_RETURN(std::vector<TensorSpec> tensors, OutputTensors(checkpoint, spec, plan, dtype));
+  const std::vector<std::string> small = SmallTensors(spec);
+  const std::set<std::string> small_names(small.begin(), small.end());
+  PlanSize size;
+  for (const TensorSpec& t : tensors) {
+    const std::optional<uint64_t> bytes = TensorBytes(t.dtype, t.shape);
+    if (!bytes) return InvalidArgument("{}: tensor '{}' is too large", checkpoint.path(), t.name);
+    if (small_names.contains(t.name)) {
+      size.other_bytes += *bytes;
+      size.other_params += *bytes / DTypeBlockBytes(t.dtype);
+    } else {
+      size.quantizable_bytes += *bytes;
+    }
+    // {"name":{"dtype":"BF16","shape":[..],"data_offsets":[..,..]}}
+    size.header_bytes += t.name.size() + 80 + 16 * t.shape.size();
+  }
+  for (const DecoderSpec::Module& m : spec.QuantizableModules()) size.quantizable_params += static_cast<uint64_t>(m.out) * m.in;
+  return size;
+}
+
+Json OutputConfig(const Json& source, const DecoderSpec& spec, const Plan& plan, DType dtype) {
+  Json config = source;
+  for (const char* key : {"_name_or_path", "vision_config", "quantization", "quantization_config"}) config.erase(key);
+  SpellForMlx(&config);
+  config["torch_dtype"] = dtype == DType::kBF16 ? "bfloat16" : dtype == DType::kF16 ? "float16" : "float32";
+  Json q = {{"group_size", plan.default_format.group_size}, {"bits", plan.default_format.bits}, {"mode", "affine"}};
+  // An entry for every module: older mlx-lm takes the top-level numbers where there is none.
+  for (const DecoderSpec::Module& m : spec.QuantizableModules()) {
+    const PlanEntry* entry = EntryOf(plan, m.path);
+    if (entry == nullptr) {
+      q[m.path] = false;
+    } else {
+      q[m.path] = {{"group_size", entry->format.group_size}, {"bits", entry->format.bits}};
+    }
+  }
+  config["quantization"] = q;
+  config["quantization_config"] = std::move(q);
+  return config;
+}
+
+Status WriteModel(const Checkpoint& checkpoint, const DecoderSpec& spec, const Plan& plan, const std::string& dir,
+                  ThreadPool* pool, ProgressSink* progress, std::vector<std::string>* dropped) {
+  RETURN_IF_ERROR(CheckPlan(spec, plan));
+  ASSIGN_OR_RETURN(const DType dtype, ModelDType(checkpoint, spec));
+  ASSIGN_OR_RETURN(std::vector<TensorSpec> tensors, OutputTensors(checkpoint, spec, plan, dtype));
+  ASSIGN_OR_RETURN(const PlanSize size, SizeOfPlan(checkpoint, spec, plan));
+  ASSIGN_OR_RETURN(std::unique_ptr<ModelWriter> writer,
+                   ModelWriter::Create(dir, tensors, {.total_parameters = size.quantizable_params + size.other_params}));
+  if (progress != nullptr) progress->Begin("writing", static_cast<int64_t>(writer->total_bytes()), "B");
+  int64_t done = 0;
+  const auto append = [&](const std::string& name, std::span<const std::byte> bytes) -> Status {
+    RETURN_IF_ERROR(writer->Append(name, bytes));
+    done += static_cast<int64_t>(bytes.size());
+    if (progress != nullptr) progress->Update(done, name);
+    return OkStatus();
+  };
+  std::set<std::string> used;
+  for (const DecoderSpec::Module& m : spec.QuantizableModules()) {
+    ASSIGN_OR_RETURN(WeightMatrix w, LoadWeightMatrix(checkpoint, m.path, m.out, m.in));
+    used.insert(w.weight.name);
+    if (const PlanEntry* entry = EntryOf(plan, m.path)) {
+      ASSIGN_OR_RETURN(AffineMatrix encoded, EncodeMatrix(w, entry->format, entry->encoder, pool));
+      RETURN_IF_ERROR(append(m.path + ".weight", std::as_bytes(std::span(encoded.packed))));
+      RETURN_IF_ERROR(append(m.path + ".scales", encoded.scales));
+      RETURN_IF_ERROR(append(m.path + ".biases", encoded.biases));
+    } else {
+      RETURN_IF_ERROR(append(w.weight.name, Converted(w.weight, dtype)));
+    }
+    checkpoint.Release(w.weight);
+  }
+  for (const std::string& name : SmallTensors(spec)) {
+    ASSIGN_OR_RETURN(const StoredTensor* t, checkpoint.Require(name));
+    used.insert(name);
+    RETURN_IF_ERROR(append(name, Converted(*t, dtype)));
+  }
+  RETURN_IF_ERROR(writer->Finish());
+  if (progress != nullptr) progress->End();
+  for (const StoredTensor& t : checkpoint.tensors()) {
+    if (!used.contains(t.name)) dropped->push_back(t.name);
+  }
+  return AtomicWriteFile(dir + "/config.json", OutputConfig(checkpoint.config(), spec, plan, dtype).dump(4) + "\n");
+}
+
+Status VerifyModel(const Checkpoint& checkpoint, const DecoderSpec& spec, const Plan& plan, const Checkpoint& written,
+                   ThreadPool* pool, ProgressSink* progress) {
+  const std::vector<DecoderSpec::Module> modules = spec.QuantizableModules();
+  if (progress != nullptr) progress->Begin("verifying", static_cast<int64_t>(modules.size()), "tensor");
+  ASSIGN_OR_RETURN(const DType dtype, ModelDType(checkpoint, spec));
+  const auto equal = [](std::span<const std::byte> a, std::span<const std::byte> b) {
+    return a.size() == b.size() && std::memcmp(a.data(), b.data(), a.size()) == 0;
+  };
+  const auto differs = [&](const std::string& name) {
+    return DataLoss("{}: tensor '{}' does not hold what was written; is the disk failing?", written.path(), name);
+  };
+  for (size_t i = 0; i < modules.size(); ++i) {
+    const DecoderSpec::Module& m = modules[i];
+    ASSIGN_OR_RETURN(WeightMatrix source, LoadWeightMatrix(checkpoint, m.path, m.out, m.in));
+    ASSIGN_OR_RETURN(WeightMatrix got, LoadWeightMatrix(written, m.path, m.out, m.in));
+    const PlanEntry* entry = EntryOf(plan, m.path);
+    if (got.affine.has_value() != (entry != nullptr) || (entry != nullptr && !(*got.affine == entry->format))) {
+      return Internal("{}: '{}' was written in another format than the plan's; please report this", written.path(), m.path);
+    }
+    if (entry == nullptr) {
+      if (!equal(got.weight.bytes, Converted(source.weight, dtype))) return differs(got.weight.name);
+    } else {
+      ASSIGN_OR_RETURN(AffineMatrix encoded, EncodeMatrix(source, entry->format, entry->encoder, pool));
+      if (!equal(got.weight.bytes, std::as_bytes(std::span(encoded.packed)))) return differs(got.weight.name);
+      if (!equal(got.scales.bytes, encoded.scales)) return differs(got.scales.name);
+      if (!equal(got.biases.bytes, encoded.biases)) return differs(got.biases.name);
+    }
+    checkpoint.Release(source.weight);
+    written.Release(got.weight);
+    if (progress != nullptr) progress->Update(static_cast<int64_t>(i) + 1, m.path);
+  }
+  for (const std::string& name : SmallTensors(spec)) {
+    ASSIGN_OR_RETURN(const StoredTensor* source, checkpoint.Require(name));
+    ASSIGN_OR_RETURN(const StoredTensor* got, written.Require(name));
+    if (!equal(got->bytes, Converted(*source, dtype))) return differs(name);
+  }
+  if (progress != nullptr) progress->End();
+  return OkStatus();
+}
+
+}  // namespace optiq
