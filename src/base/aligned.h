@@ -6,6 +6,8 @@
 #include <cstdlib>
 #include <memory>
 #include <new>
+#include <utility>
+#include <vector>
 
 namespace optiq {
 
@@ -14,6 +16,13 @@ template <typename T>
 class AlignedBuffer {
  public:
   AlignedBuffer() = default;
+  AlignedBuffer(AlignedBuffer&& other) noexcept
+      : data_(std::move(other.data_)), capacity_(std::exchange(other.capacity_, 0)) {}
+  AlignedBuffer& operator=(AlignedBuffer&& other) noexcept {
+    data_ = std::move(other.data_);
+    capacity_ = std::exchange(other.capacity_, 0);
+    return *this;
+  }
   explicit AlignedBuffer(size_t n) { Grow(n); }
 
   // Makes room for n elements; throws std::bad_alloc.
@@ -43,6 +52,30 @@ class AlignedBuffer {
   };
   std::unique_ptr<T, FreeDeleter> data_;
   size_t capacity_ = 0;
+};
+
+// Buffers kept for reuse: fresh pages cost more than the arithmetic on them. Not thread-safe.
+template <typename T>
+class BufferPool {
+ public:
+  // The smallest kept buffer of at least n elements, or a new one.
+  AlignedBuffer<T> Take(size_t n) {
+    size_t best = kept_.size();
+    for (size_t i = 0; i < kept_.size(); ++i) {
+      const size_t capacity = kept_[i].capacity();
+      if (capacity >= n && (best == kept_.size() || capacity < kept_[best].capacity())) best = i;
+    }
+    if (best == kept_.size()) return AlignedBuffer<T>(n);
+    AlignedBuffer<T> out = std::move(kept_[best]);
+    kept_.erase(kept_.begin() + static_cast<std::ptrdiff_t>(best));
+    return out;
+  }
+  void Give(AlignedBuffer<T> buffer) {
+    if (buffer.capacity() > 0) kept_.push_back(std::move(buffer));
+  }
+
+ private:
+  std::vector<AlignedBuffer<T>> kept_;
 };
 
 }  // namespace optiq

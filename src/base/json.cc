@@ -103,6 +103,10 @@ const Json* FindField(const Json& object, const char* key) {
 }  // namespace
 
 StatusOr<Json> ParseJson(std::string_view text, std::string_view what, const JsonLimits& limits) {
+  // The parser takes a NUL byte for the end of the text.
+  if (const size_t nul = text.find('\0'); nul != std::string_view::npos) {
+    return DataLoss("{}: not valid JSON at byte {}", what, nul);
+  }
   Json root;
   LimitedBuilder builder(limits, &root);
   if (!Json::sax_parse(text.begin(), text.end(), &builder)) {

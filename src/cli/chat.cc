@@ -74,6 +74,7 @@ class Chat {
   // False to leave.
   StatusOr<bool> OnLine(std::string line) {
     if (line.find_first_not_of(" \t") == std::string::npos) return true;
+    if (!IsUtf8(line)) return GoOnAfter(InvalidArgument("the line is not UTF-8"));
     if (line.starts_with("//")) {
       line.erase(0, 1);
     } else if (line.starts_with("/")) {
@@ -94,11 +95,13 @@ class Chat {
       }
       return true;
     }
-    const Status status = Answer(line);
-    // At a terminal the conversation goes on after a refusal; a script ends with the error.
-    const bool recoverable = absl::IsInvalidArgument(status) || absl::IsResourceExhausted(status);
+    return GoOnAfter(Answer(line));
+  }
+
+  // At a terminal the conversation goes on after a refusal; a script ends with the error.
+  StatusOr<bool> GoOnAfter(const Status& status) {
     if (status.ok()) return true;
-    if (!interactive_ || !recoverable) return status;
+    if (!interactive_ || !(absl::IsInvalidArgument(status) || absl::IsResourceExhausted(status))) return status;
     fmt::print(stderr, "optiq: error: {}\n", Printable(Message(status)));
     return true;
   }
@@ -149,6 +152,7 @@ class Chat {
 };
 
 Status RunChat(const ChatOptions& options, const CommandContext& context) {
+  if (!IsUtf8(options.system)) return InvalidArgument("--system: the text is not UTF-8");
   ASSIGN_OR_RETURN(const LoadedModel model, LoadModel(options.model, context));
   if (!model.chat_template) {
     return FailedPrecondition("{}: the model has no chat template; use `optiq generate --raw`", options.model);

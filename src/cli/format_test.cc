@@ -80,5 +80,12 @@ TEST(Printable, EscapesControlsAndBadUtf8) {
   EXPECT_EQ(Printable("ok\xE2\x82"), "ok\\xe2\\x82");       // cut short
 }
 
+TEST(IsUtf8, AcceptsOnlyUtf8) {
+  EXPECT_TRUE(IsUtf8(""));
+  EXPECT_TRUE(IsUtf8("aé日🙂\n"));
+  for (const char* bad : {"\xff", "a\xC3", "\xC0\xAF", "\xED\xA0\x80", "\xF4\x90\x80\x80", "\x80"})
+    EXPECT_FALSE(IsUtf8(bad)) << bad;
+}
+
 }  // namespace
 }  // namespace optiq

@@ -94,6 +94,8 @@ Json ResultJson(const GenerateOptions& options, const GenerationRequest& request
 
 Status RunGenerate(const GenerateOptions& options, const CommandContext& context) {
   ASSIGN_OR_RETURN(const std::string text, PromptText(options));
+  if (!IsUtf8(text)) return InvalidArgument("the prompt is not UTF-8");
+  if (!IsUtf8(options.system)) return InvalidArgument("--system: the text is not UTF-8");
   ASSIGN_OR_RETURN(const LoadedModel model, LoadModel(options.model, context));
   GenerationRequest request;
   ASSIGN_OR_RETURN(request.prompt, PromptIds(options, model, text));

@@ -10,6 +10,7 @@
 #include "cli/format.h"
 #include "cli/interrupt.h"
 #include "cli/model_loader.h"
+#include "cli/terminal.h"
 #include "io/safetensors_writer.h"
 
 namespace optiq {
@@ -56,6 +57,7 @@ Status CheckOutput(const std::string& out, const Checkpoint& checkpoint) {
 }
 
 Status RunLogits(const LogitsOptions& options, const CommandContext& context) {
+  if (!IsUtf8(options.prompt)) return InvalidArgument("--prompt: the text is not UTF-8");
   ASSIGN_OR_RETURN(const LoadedModel model, LoadWeightsOnly(options.model, context));
   const DecoderSpec& spec = model.decoder->spec();
   RETURN_IF_ERROR(CheckOutput(options.out, *model.checkpoint));

@@ -5,6 +5,8 @@
 #include <string>
 #include <string_view>
 
+#include "base/utf8.h"
+
 namespace optiq {
 
 bool IsTerminal(int fd);
@@ -15,6 +17,7 @@ bool EscapesAllowed(int fd);
 
 // Columns of the terminal, 80 when unknown.
 int TerminalWidth(int fd);
+
 
 // The text with control characters (C0 but those in `keep`, DEL, C1) written as \xNN, so that a name out of a model
 // file or a generated text cannot drive the terminal or forge a second line. Invalid UTF-8 bytes are written as \xNN

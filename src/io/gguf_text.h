@@ -5,10 +5,10 @@
 #include <string>
 #include <string_view>
 
+#include "base/utf8.h"
+
 namespace optiq {
 
-// Well-formed UTF-8 (Unicode 15, table 3-7): no overlong forms, surrogates or values above U+10FFFF.
-bool IsUtf8(std::string_view text);
 
 // Appends `text`, valid UTF-8, as a JSON string with its quotes; only what must be escaped is.
 void AppendJsonString(std::string_view text, std::string* out);

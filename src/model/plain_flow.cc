@@ -21,8 +21,13 @@ AttentionShape ShapeOf(const AttentionSpec& s) {
 }
 
 PlainFlow::PlainFlow(const DecoderSpec& spec, const RopeTables& ropes, std::vector<Segment> segments, ThreadPool* pool,
-                     bool keep_all)
-    : spec_(spec), ropes_(ropes), segments_(std::move(segments)), pool_(pool), keep_all_(keep_all) {
+                     bool keep_all, BufferPool<float>* buffers)
+    : spec_(spec),
+      ropes_(ropes),
+      segments_(std::move(segments)),
+      pool_(pool),
+      keep_all_(keep_all),
+      buffers_(buffers != nullptr ? buffers : &own_buffers_) {
   for (const Segment& s : segments_) {
     for (int64_t i = 0; i < s.rows; ++i) positions_.push_back(s.start + i);
   }
@@ -33,29 +38,19 @@ ValueId PlainFlow::NewValue(int64_t columns) {
   Slot slot;
   slot.columns = columns;
   const size_t need = static_cast<size_t>(rows_ * columns);
-  // Any spare buffer that is large enough.
-  auto it = std::find_if(spare_.begin(), spare_.end(), [&](const auto& b) { return b.capacity() >= need; });
-  if (it != spare_.end()) {
-    slot.buffer = std::move(*it);
-    spare_.erase(it);
-  } else {
-    slot.buffer.Grow(need);
-  }
+  slot.buffer = buffers_->Take(need);
   values_.push_back(std::move(slot));
   return static_cast<ValueId>(values_.size()) - 1;
 }
 
 void PlainFlow::Reset() {
-  for (Slot& s : values_) {
-    if (s.buffer.capacity() > 0) spare_.push_back(std::move(s.buffer));
-  }
+  for (Slot& s : values_) buffers_->Give(std::move(s.buffer));
   values_.clear();
 }
 
 void PlainFlow::Drop(ValueId x) {
   if (keep_all_ || values_[x].buffer.capacity() == 0) return;
-  spare_.push_back(std::move(values_[x].buffer));
-  values_[x].buffer = AlignedBuffer<float>();
+  buffers_->Give(std::move(values_[x].buffer));
 }
 
 template <typename Fn>

@@ -26,9 +26,10 @@ struct Segment {
 
 class PlainFlow : public Flow {
  public:
-  // keep_all: Drop keeps values readable (the sweep's reference tape).
+  // keep_all: Drop keeps values readable (the sweep's reference tape). buffers: shared storage for values, or nullptr.
   PlainFlow(const DecoderSpec& spec, const RopeTables& ropes, std::vector<Segment> segments, ThreadPool* pool,
-            bool keep_all = false);
+            bool keep_all = false, BufferPool<float>* buffers = nullptr);
+  ~PlainFlow() override { Reset(); }
 
   int64_t rows() const { return rows_; }
   // A new value of `columns` columns, contents undefined. Throws std::bad_alloc.
@@ -37,7 +38,7 @@ class PlainFlow : public Flow {
   const float* data(ValueId id) const { return values_[id].buffer.data(); }
   int64_t columns(ValueId id) const { return values_[id].columns; }
   int num_values() const { return static_cast<int>(values_.size()); }
-  // Forgets all values; buffers are kept for reuse.
+  // Forgets all values.
   void Reset();
 
   ValueId Linear(ValueId x, const LinearWeights& w) override;
@@ -66,7 +67,8 @@ class PlainFlow : public Flow {
   bool keep_all_;
   int64_t rows_ = 0;
   std::vector<Slot> values_;
-  std::vector<AlignedBuffer<float>> spare_;
+  BufferPool<float> own_buffers_;
+  BufferPool<float>* buffers_;
 };
 
 // act(gate) * up for one row.

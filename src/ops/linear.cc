@@ -39,7 +39,9 @@ const std::byte* RowBytes(const StoredTensor& t, int64_t row) {
 void FewRows(const float* x, int64_t m, int64_t ldx, const WeightMatrix& w, const float* bias, float* y, int64_t ldy,
              ThreadPool* pool) {
   constexpr int64_t kChunk = 32;
-  const bool direct = !w.affine && w.weight.is_plain();
+  // Files of mlx do not pad their headers: rows may lie at any address, and only aligned ones are read in place.
+  const bool direct = !w.affine && w.weight.is_plain() &&
+                      reinterpret_cast<uintptr_t>(w.weight.bytes.data()) % DTypeBlockBytes(w.weight.dtype) == 0;
   pool->ParallelFor(DivUp(w.rows, kChunk), [&](int64_t task, int) {
     const int64_t begin = task * kChunk, end = std::min(w.rows, begin + kChunk);
     float* row = direct ? nullptr : ThreadScratch().rows.Grow(w.cols);

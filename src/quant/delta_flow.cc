@@ -9,7 +9,8 @@
 namespace optiq {
 
 DeltaFlow::DeltaFlow(const DecoderSpec& spec, const RopeTables& ropes, std::vector<Segment> segments,
-                     const PlainFlow& tape, int64_t streams, Products products, ThreadPool* pool)
+                     const PlainFlow& tape, int64_t streams, Products products, ThreadPool* pool,
+                     BufferPool<float>* buffers)
     : spec_(spec),
       ropes_(ropes),
       segments_(std::move(segments)),
@@ -17,7 +18,8 @@ DeltaFlow::DeltaFlow(const DecoderSpec& spec, const RopeTables& ropes, std::vect
       streams_(streams),
       rows_(tape.rows()),
       products_(products),
-      pool_(pool) {
+      pool_(pool),
+      buffers_(buffers) {
   for (const Segment& s : segments_) {
     OPTIQ_CHECK(s.start == 0 && s.cache == nullptr);
     for (int64_t i = 0; i < s.rows; ++i) positions_.push_back(i);
@@ -30,13 +32,7 @@ ValueId DeltaFlow::NewValue(int64_t columns, bool zero) {
   slot.zero = zero;
   if (!zero) {
     const size_t need = static_cast<size_t>(streams_ * rows_ * columns);
-    auto it = std::find_if(spare_.begin(), spare_.end(), [&](const auto& b) { return b.capacity() >= need; });
-    if (it != spare_.end()) {
-      slot.buffer = std::move(*it);
-      spare_.erase(it);
-    } else {
-      slot.buffer.Grow(need);
-    }
+    slot.buffer = buffers_->Take(need);
   }
   values_.push_back(std::move(slot));
   const ValueId id = static_cast<ValueId>(values_.size()) - 1;
@@ -47,16 +43,13 @@ ValueId DeltaFlow::NewValue(int64_t columns, bool zero) {
 ValueId DeltaFlow::Input(int64_t columns, bool zero) { return NewValue(columns, zero); }
 
 void DeltaFlow::Reset() {
-  for (Slot& s : values_) {
-    if (s.buffer.capacity() > 0) spare_.push_back(std::move(s.buffer));
-  }
+  for (Slot& s : values_) buffers_->Give(std::move(s.buffer));
   values_.clear();
 }
 
 void DeltaFlow::Drop(ValueId x) {
   if (values_[x].buffer.capacity() == 0) return;
-  spare_.push_back(std::move(values_[x].buffer));
-  values_[x].buffer = AlignedBuffer<float>();
+  buffers_->Give(std::move(values_[x].buffer));
 }
 
 template <typename Fn>

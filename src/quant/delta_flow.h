@@ -23,7 +23,8 @@ class DeltaFlow : public Flow {
   // `tape` ran the block with keep_all over the same segments, without caches. `streams` differences are carried side by side, each
   // tape.rows() rows.
   DeltaFlow(const DecoderSpec& spec, const RopeTables& ropes, std::vector<Segment> segments, const PlainFlow& tape,
-            int64_t streams, Products products, ThreadPool* pool);
+            int64_t streams, Products products, ThreadPool* pool, BufferPool<float>* buffers);
+  ~DeltaFlow() override { Reset(); }
 
   // Replaces the matrix of the module `path` by `encoded`, for all streams of this flow.
   void SetProbe(const std::string* path, const WeightMatrix* encoded) {
@@ -35,7 +36,7 @@ class DeltaFlow : public Flow {
   ValueId Input(int64_t columns, bool zero);
   float* data(ValueId id) { return values_[id].buffer.data(); }
   bool is_zero(ValueId id) const { return values_[id].zero; }
-  void Reset();  // forgets values, keeps buffers
+  void Reset();  // forgets all values
 
   // Floating point operations of matrix products so far.
   double gemm_flops() const { return flops_; }
@@ -74,7 +75,7 @@ class DeltaFlow : public Flow {
   const WeightMatrix* probe_ = nullptr;
   double flops_ = 0;
   std::vector<Slot> values_;
-  std::vector<AlignedBuffer<float>> spare_;
+  BufferPool<float>* buffers_;
 };
 
 }  // namespace optiq

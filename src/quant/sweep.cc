@@ -352,7 +352,7 @@ class Sweep {
     const int64_t rows = sequences * tokens_.length, d = hidden();
     const double block_flops = BlockFlops(b) * rows / total_;
     const std::vector<Segment> segments(sequences, Segment{.rows = tokens_.length});
-    Tape tape(spec_, ropes_, segments, pool_, /*keep_all=*/true);
+    Tape tape(spec_, ropes_, segments, pool_, /*keep_all=*/true, &buffers_);
     const ValueId x = tape.NewValue(d);
     std::memcpy(tape.data(x), state_.reference.data() + row0 * d, rows * d * sizeof(float));
     const ValueId out = RunBlock(&tape, spec_.layers[b], weights, b, x);
@@ -365,7 +365,7 @@ class Sweep {
         std::clamp<int64_t>(TemporaryBytes() / (TapeRowBytes() * rows), 1, std::max<int64_t>(1, old_streams));
     for (size_t first = 0; first < old_streams; first += at_once) {
       const int64_t count = std::min<int64_t>(at_once, old_streams - first);
-      DeltaFlow flow(spec_, ropes_, segments, tape, count, options_.products, pool_);
+      DeltaFlow flow(spec_, ropes_, segments, tape, count, options_.products, pool_, &buffers_);
       const ValueId in = flow.Input(d, false);
       for (int64_t s = 0; s < count; ++s) {
         std::memcpy(flow.data(in) + s * rows * d, state_.streams[first + s].data() + row0 * d, rows * d * sizeof(float));
@@ -378,7 +378,7 @@ class Sweep {
       Advance(block_flops * count, "");
     }
     for (size_t i = 0; i < fresh.size(); ++i) {
-      DeltaFlow flow(spec_, ropes_, segments, tape, 1, options_.products, pool_);
+      DeltaFlow flow(spec_, ropes_, segments, tape, 1, options_.products, pool_, &buffers_);
       const std::string& path = modules_[probes_[fresh[i]].item].path;
       const WeightMatrix view = ViewOf(encoded[i], path);
       flow.SetProbe(&path, &view);
@@ -510,6 +510,7 @@ class Sweep {
   std::vector<Probe> probes_;
   std::vector<int> wave_begin_;  // waves are [wave_begin_[i], wave_begin_[i+1])
   SweepState state_;
+  BufferPool<float> buffers_;
   bool started_ = false;
   double last_save_ = 0;
   double flops_ = 0, planned_flops_ = 0;

@@ -9,7 +9,7 @@ StatusOr<WeightMatrix> LoadWeightMatrix(const Checkpoint& checkpoint, const std:
   m.rows = rows;
   m.cols = cols;
   ASSIGN_OR_RETURN(const StoredTensor* weight, checkpoint.Require(path + ".weight"));
-  ASSIGN_OR_RETURN(m.affine, checkpoint.QuantizationOf(path));
+  ASSIGN_OR_RETURN(m.affine, checkpoint.QuantizationOf(path, cols));
   m.weight = *weight;
   if (!m.affine) {
     if (weight->shape != std::vector<int64_t>{rows, cols}) {

@@ -13,6 +13,14 @@ constexpr const char* kStandard[] = {"bos_token", "eos_token", "unk_token", "sep
                                      "pad_token", "cls_token", "mask_token"};
 constexpr const char* kFlags[] = {"single_word", "lstrip", "rstrip", "normalized", "special"};
 
+// Tokens that a tokenizer class of transformers names by itself when tokenizer_config.json does not.
+struct ClassDefault {
+  const char* tokenizer_class;
+  const char* name;
+  const char* token;
+};
+constexpr ClassDefault kClassDefaults[] = {{"GemmaTokenizer", "mask_token", "<mask>"}};
+
 bool IsStandard(std::string_view key) {
   return std::any_of(std::begin(kStandard), std::end(kStandard), [&](const char* s) { return key == s; });
 }
@@ -146,6 +154,15 @@ StatusOr<SpecialTokens> ParseSpecialTokens(const Json& tokenizer_config, const J
   if (tokenizer_config.is_object()) RETURN_IF_ERROR(Collect(collector, kConfigFile, tokenizer_config));
   if (decoder.is_null() && special_tokens_map.is_object())
     RETURN_IF_ERROR(Collect(collector, kMapFile, special_tokens_map));
+  ASSIGN_OR_RETURN(std::optional<std::string> tokenizer_class,
+                   GetString(tokenizer_config, "tokenizer_class", kConfigFile));
+  for (const ClassDefault& d : kClassDefaults) {
+    std::string_view name = tokenizer_class ? std::string_view(*tokenizer_class) : "";
+    if (name.ends_with("Fast")) name.remove_suffix(4);
+    if (name == d.tokenizer_class && !tokenizer_config.contains(d.name)) {
+      RETURN_IF_ERROR(collector.Named(kConfigFile, d.name, Json(d.token)));
+    }
+  }
   // The standard names come first, in their order, wherever they were found.
   auto rank = [](const auto& pair) {
     return std::find_if(std::begin(kStandard), std::end(kStandard), [&](const char* s) { return pair.first == s; }) -

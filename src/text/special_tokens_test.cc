@@ -50,6 +50,11 @@ TEST(SpecialTokensTest, ExtraTokens) {
   EXPECT_TRUE(Parse(R"({"split_special_tokens":true})").split_special_tokens);
 }
 
+TEST(SpecialTokensTest, ClassDefaults) {
+  EXPECT_EQ(Parse(R"({"tokenizer_class":"GemmaTokenizerFast"})").named, (Named{{"mask_token", "<mask>"}}));
+  EXPECT_TRUE(Parse(R"({"tokenizer_class":"GemmaTokenizer","mask_token":null})").named.empty());
+}
+
 TEST(SpecialTokensTest, WrongTypesAreErrors) {
   for (const char* config : {R"({"bos_token":1})", R"({"bos_token":{}})", R"({"added_tokens_decoder":[]})",
                              R"({"added_tokens_decoder":{"x":{"content":"a"}}})",

@@ -342,6 +342,9 @@ def test_control_tokens_in_a_message_stay_text():
 
 def test_prompt_that_is_not_utf8():
     error_of(run("generate", LLAMA, stdin=b"\xff\xfe"), 2)
+    error_of(run("generate", LLAMA, "--raw", stdin=b"\xff\xfe"), 2)
+    error_of(run("chat", LLAMA, stdin=b"\xff\xfe\n"), 2)
+    error_of(run("chat", LLAMA, stdin=b"/system \xff\n"), 2)
 
 
 def test_prompt_longer_than_the_context(tmp_path):

@@ -1,0 +1,166 @@
+// The sweep against its definition: one weight replaced, the whole model run, KL over the full vocabulary in double.
+#include "quant/sweep.h"
+
+#include <gtest/gtest.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include <cmath>
+#include <filesystem>
+
+#include "model/decoder.h"
+#include "quant/delta_flow.h"
+#include "quant/encode.h"
+#include "quant/evaluate.h"
+
+namespace optiq {
+namespace {
+
+struct Model {
+  std::unique_ptr<Checkpoint> checkpoint;
+  DecoderSpec spec;
+};
+
+Model Open(const std::string& name) {
+  Model m;
+  m.checkpoint = *Checkpoint::Open(std::string(OPTIQ_TEST_DATA) + "/goldens/models/" + name);
+  m.spec = *ParseDecoderSpec(m.checkpoint->config(), name);
+  return m;
+}
+
+TokenBatch Tokens(const Model& m, int64_t sequences, int64_t length) {
+  TokenBatch t;
+  t.sequences = sequences;
+  t.length = length;
+  for (int64_t i = 0; i < sequences * length; ++i) t.ids.push_back(static_cast<int32_t>((i * 7919 + 13) % m.spec.vocab_size));
+  t.sha256 = "test";
+  return t;
+}
+
+SweepOptions Options(Products products = Products::kF32) {
+  SweepOptions o;
+  o.candidates = {{4, 32}, {8, 32}};
+  o.probe_all = true;
+  o.products = products;
+  return o;
+}
+
+class SweepTest : public testing::TestWithParam<std::string> {
+ protected:
+  ThreadPool pool_{2};
+};
+
+// Each option's KL by running two whole models (EvaluateVariants shares no code with the difference streams but the kernels).
+TEST_P(SweepTest, EqualsWholeModelRuns) {
+  const Model m = Open(GetParam());
+  const TokenBatch tokens = Tokens(m, 3, 24);
+  StatusOr<SensitivityTable> table = MeasureSensitivity(*m.checkpoint, m.spec, tokens, Options(), &pool_, nullptr);
+  ASSERT_TRUE(table.ok()) << table.status();
+  std::vector<Plan> plans;
+  std::vector<double> expected;
+  for (const SensitivityItem& item : table->items) {
+    for (const SensitivityOption& o : item.options) {
+      if (item.block > 1 && item.block < static_cast<int>(m.spec.layers.size()) - 1) continue;
+      Plan plan;
+      plan.entries[item.path] = {.format = o.format};
+      plans.push_back(plan);
+      expected.push_back(o.kl);
+      EXPECT_TRUE(o.measured);
+    }
+  }
+  std::vector<EvalVariant> variants;
+  for (const Plan& p : plans) variants.push_back({.name = p.entries.begin()->first, .plan = &p});
+  StatusOr<Evaluation> evaluation = EvaluateVariants(*m.checkpoint, m.spec, tokens, variants, &pool_, nullptr);
+  ASSERT_TRUE(evaluation.ok()) << evaluation.status();
+  ASSERT_GE(plans.size(), 20u);
+  for (size_t i = 0; i < plans.size(); ++i) {
+    const double want = evaluation->rows[i].kl_mean;
+    // Whole-model runs carry f32 rounding of logits of size 10 into the KL: about 1e-6 of noise per position at most.
+    EXPECT_NEAR(expected[i], want, 1e-3 * want + 2e-9) << variants[i].name;
+    EXPECT_GT(want, 0);
+  }
+}
+
+TEST_P(SweepTest, BF16ProductsChangeKlByLessThanOnePercent) {
+  const Model m = Open(GetParam());
+  const TokenBatch tokens = Tokens(m, 3, 24);
+  const SensitivityTable exact = *MeasureSensitivity(*m.checkpoint, m.spec, tokens, Options(), &pool_, nullptr);
+  const SensitivityTable fast = *MeasureSensitivity(*m.checkpoint, m.spec, tokens, Options(Products::kBF16), &pool_, nullptr);
+  for (size_t i = 0; i < exact.items.size(); ++i) {
+    for (size_t o = 0; o < exact.items[i].options.size(); ++o) {
+      const double want = exact.items[i].options[o].kl;
+      EXPECT_NEAR(fast.items[i].options[o].kl, want, 0.01 * want) << exact.items[i].path;
+    }
+  }
+}
+
+TEST_P(SweepTest, WavesThreadsAndKillsDoNotChangeABit) {
+  const Model m = Open(GetParam());
+  const TokenBatch tokens = Tokens(m, 3, 24);
+  const std::string whole = MeasureSensitivity(*m.checkpoint, m.spec, tokens, Options(), &pool_, nullptr)->ToJson().dump();
+
+  ThreadPool one(1);
+  EXPECT_EQ(MeasureSensitivity(*m.checkpoint, m.spec, tokens, Options(), &one, nullptr)->ToJson().dump(), whole);
+
+  SweepOptions small = Options();
+  small.memory_bytes = 4 * (64 << 20) + tokens.ids.size() * m.spec.hidden_size * 4 * 9;  // nine streams at a time
+  SweepStats stats;
+  EXPECT_EQ(MeasureSensitivity(*m.checkpoint, m.spec, tokens, small, &pool_, &stats)->ToJson().dump(), whole);
+  EXPECT_GT(stats.waves, 3);
+
+  const std::string work = std::filesystem::temp_directory_path() / fmt::format("optiq_sweep_{}_{}", GetParam(), getpid());
+  for (uint64_t memory : {uint64_t{2} << 30, small.memory_bytes}) {
+    std::filesystem::create_directory(work);
+    SweepOptions killed = Options();
+    killed.memory_bytes = memory;
+    killed.work_dir = work;
+    killed.stop_after_block = 1;
+    EXPECT_EQ(MeasureSensitivity(*m.checkpoint, m.spec, tokens, killed, &pool_, nullptr).status().code(), absl::StatusCode::kCancelled);
+    killed.stop_after_block = -1;
+    SweepStats resumed;
+    EXPECT_EQ(MeasureSensitivity(*m.checkpoint, m.spec, tokens, killed, &pool_, &resumed)->ToJson().dump(), whole);
+    EXPECT_TRUE(resumed.resumed);
+    std::filesystem::remove_all(work);
+  }
+}
+
+INSTANTIATE_TEST_SUITE_P(Architectures, SweepTest, testing::Values("llama", "qwen2", "qwen3", "gemma3_text", "smollm3"),
+                         [](const auto& info) { return info.param; });
+
+TEST(DeltaFlowTest, AProbeThatChangesNothingGivesExactlyZero) {
+  for (const char* name : {"llama", "qwen2", "gemma3_text"}) {
+    const Model m = Open(name);
+    ThreadPool pool(2);
+    const RopeTables ropes = MakeRopeTables(m.spec, 24);
+    const std::vector<Segment> segments(2, Segment{.rows = 24});
+    BufferPool<float> buffers;
+    PlainFlow tape(m.spec, ropes, segments, &pool, true);
+    const BlockWeights weights = *LoadBlockWeights(*m.checkpoint, m.spec, 0);
+    const ValueId x = tape.NewValue(m.spec.hidden_size);
+    for (int64_t i = 0; i < 48 * m.spec.hidden_size; ++i) tape.data(x)[i] = std::sin(0.37f * i);
+    RunBlock(&tape, m.spec.layers[0], weights, 0, x);
+    for (const LinearWeights* l : weights.linears()) {
+      // The same numbers, as an f32 copy in other memory.
+      std::vector<float> values(l->matrix.rows * l->matrix.cols);
+      DecodeRows(l->matrix, 0, l->matrix.rows, values.data());
+      const WeightMatrix copy = ViewOf(values.data(), l->matrix.rows, l->matrix.cols, l->matrix.path);
+      for (Products products : {Products::kF32, Products::kBF16}) {
+        DeltaFlow flow(m.spec, ropes, segments, tape, 1, products, &pool, &buffers);
+        flow.SetProbe(&l->matrix.path, &copy);
+        const ValueId y = RunBlock(&flow, m.spec.layers[0], weights, 0, flow.Input(m.spec.hidden_size, true));
+        for (int64_t i = 0; i < 48 * m.spec.hidden_size; ++i) ASSERT_EQ(flow.data(y)[i], 0.0f) << name << " " << l->matrix.path;
+      }
+    }
+  }
+}
+
+TEST(ProbedOptionsTest, OneGroupPerWidthUpToFourBits) {
+  EXPECT_EQ(ProbedOptions({{4, 64}, {8, 64}}, false), (std::vector<bool>{true, false}));
+  EXPECT_EQ(ProbedOptions({{4, 64}, {8, 64}}, true), (std::vector<bool>{true, true}));
+  EXPECT_EQ(ProbedOptions({{6, 64}, {8, 64}}, false), (std::vector<bool>{true, false}));
+  EXPECT_EQ(ProbedOptions({{2, 64}, {2, 32}, {3, 32}, {3, 64}, {4, 128}, {4, 32}}, false),
+            (std::vector<bool>{true, false, false, true, true, false}));
+}
+
+}  // namespace
+}  // namespace optiq
