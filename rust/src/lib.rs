@@ -5,6 +5,7 @@
 
 mod checked;
 mod control;
+mod counted;
 mod exports_template;
 mod exports_tokenizer;
 mod ffi;

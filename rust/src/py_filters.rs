@@ -34,11 +34,20 @@ pub fn install(env: &mut Environment<'static>) {
     env.add_test("iterable", |v: &Value| v.is_undefined() || is_container(v) || v.kind() == ValueKind::Iterable);
     // Slices and sums of lists are lazy here and lists in Python.
     env.add_test("sequence", |v: &Value| v.is_undefined() || is_container(v) || v.kind() == ValueKind::Iterable);
+    env.add_test("lower", |state: &State, v: &Value| cased(state, v, char::is_lowercase, char::is_uppercase));
+    env.add_test("upper", |state: &State, v: &Value| cased(state, v, char::is_uppercase, char::is_lowercase));
     env.add_function(screen::CHECKED, checked::checked);
     env.add_function("raise_exception", raise_exception);
     env.add_function("strftime_now", strftime_now);
     env.add_function("joiner", minijinja_contrib::globals::joiner);
     env.add_function("cycler", minijinja_contrib::globals::cycler);
+}
+
+// str.islower and str.isupper: at least one letter of the case and none of the other.
+fn cased(state: &State, value: &Value, case: fn(char) -> bool, other: fn(char) -> bool) -> Result<bool, Error> {
+    let text = py_repr::to_str(state, value)?;
+    py_repr::charge(state, text.len())?;
+    Ok(text.chars().any(case) && !text.chars().any(other))
 }
 
 fn is_container(value: &Value) -> bool {

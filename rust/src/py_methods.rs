@@ -21,15 +21,19 @@ pub fn strip<'a>(text: &'a str, chars: Option<&str>, left: bool, right: bool) ->
 }
 
 pub fn unknown_method(state: &mut State, value: &Value, method: &str, args: &[Value]) -> Result<Value, Error> {
-    if let (ValueKind::String, Some(text)) = (value.kind(), value.as_str()) {
-        if let Some(result) = string_method(state, text, method, args)? {
-            return Ok(result);
-        }
-    }
     if value.kind() == ValueKind::Map && method == "copy" {
         // A new map even of a namespace, which nothing may hold (screen.rs).
         let pairs = value.try_iter()?.checked().map(|key| key.and_then(|k| Ok((k.clone(), value.get_item(&k)?))));
         return Ok(Value::from_pairs(pairs.collect::<Result<Vec<_>, Error>>()?));
+    }
+    // Methods that look at every item of a list, their own or the one they are given.
+    for list in std::iter::once(value).chain(args).filter(|v| v.kind() != ValueKind::String) {
+        charge(state, list.len().unwrap_or(0).saturating_mul(16))?;
+    }
+    if let (ValueKind::String, Some(text)) = (value.kind(), value.as_str()) {
+        if let Some(result) = string_method(state, text, method, args)? {
+            return Ok(result);
+        }
     }
     if value.kind() == ValueKind::Seq {
         match method {

@@ -1,9 +1,8 @@
 //! A chat template, rendered as transformers renders it, within limits.
 
 use minijinja::syntax::SyntaxConfig;
-use minijinja::value::Serde;
-use minijinja::{AutoEscape, Environment, Error, ErrorKind, Value};
-use serde_json::Map;
+use minijinja::{AutoEscape, Environment, Error, ErrorKind};
+use serde_json::{Map, Value as Json};
 use std::panic::{catch_unwind, AssertUnwindSafe};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{mpsc, Arc};
@@ -11,7 +10,7 @@ use std::time::Duration;
 
 use crate::ffi::{fail, Failure, Outcome, INPUT, LIMIT, PANIC, PARSE, RAISED};
 use crate::guard::Guard;
-use crate::{py_filters, screen};
+use crate::{counted, py_filters, screen};
 
 const NAME: &str = "chat_template";
 const MAX_SOURCE: usize = 1 << 20;
@@ -28,7 +27,7 @@ pub struct Template {
     stuck: Arc<AtomicBool>, // a rendering did not end in time
 }
 
-type Object = Map<String, serde_json::Value>;
+type Object = Map<String, Json>;
 
 impl Template {
     pub fn new(source: &str) -> Outcome<Template> {
@@ -60,7 +59,7 @@ impl Template {
         self.in_time(move || {
             py_filters::set_now(unix_time);
             let template = env.get_template(NAME).or_else(|e| Err(failure(PARSE, &e)))?;
-            let text = template.render(Value::from(Serde(all))).or_else(|e| Err(failure(INPUT, &e)))?;
+            let text = template.render(counted::from_json(Json::Object(all)).0).or_else(|e| Err(failure(INPUT, &e)))?;
             if text.len() > MAX_OUTPUT {
                 return fail(LIMIT, format!("the rendered prompt is larger than {MAX_OUTPUT} bytes"));
             }

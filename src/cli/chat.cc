@@ -47,17 +47,20 @@ class Chat {
     const InterruptScope interrupt;
     if (interactive_) context_.Note("{}", kCommands);
     LineReader lines(STDIN_FILENO);
+    bool warned = false;  // the flag is up and stays up: the second Ctrl-C ends the program
     for (;;) {
       if (interactive_) fmt::print(stderr, "> ");
-      StatusOr<std::optional<std::string>> line = lines.Next();
+      StatusOr<std::optional<std::string>> line = lines.Next(warned ? nullptr : &InterruptScope::flag());
       if (absl::IsCancelled(line.status()) && InterruptScope::flag()) {
         if (!interactive_) return Cancelled("interrupted");
         fmt::print(stderr, "\nCtrl-C again or /exit leaves.\n");
-        continue;  // the flag stays up: the second Ctrl-C ends the program
+        warned = true;
+        continue;
       }
       if (absl::IsCancelled(line.status())) continue;  // another signal, such as a changed window
       RETURN_IF_ERROR(line.status());
       if (!line->has_value()) break;
+      warned = false;
       InterruptScope::Clear();
       ASSIGN_OR_RETURN(const bool go_on, OnLine(**line));
       if (!go_on) break;

@@ -1,5 +1,6 @@
 #include "cli/line_reader.h"
 
+#include <poll.h>
 #include <unistd.h>
 
 #include <cerrno>
@@ -8,8 +9,13 @@
 #include "base/limits.h"
 
 namespace optiq {
+namespace {
 
-StatusOr<std::optional<std::string>> LineReader::Next() {
+constexpr int kWaitMilliseconds = 100;
+
+}  // namespace
+
+StatusOr<std::optional<std::string>> LineReader::Next(const std::atomic<bool>* interrupted) {
   size_t searched = 0;
   for (;;) {
     const size_t end = buffer_.find('\n', searched);
@@ -24,6 +30,12 @@ StatusOr<std::optional<std::string>> LineReader::Next() {
       return ResourceExhausted("standard input: a line has more than {} bytes", limits::kConfigBytes);
     }
     searched = buffer_.size();
+    if (interrupted != nullptr) {
+      pollfd waiting{.fd = fd_, .events = POLLIN, .revents = 0};
+      while (::poll(&waiting, 1, kWaitMilliseconds) == 0 && !*interrupted) {
+      }
+      if (*interrupted) return Cancelled("interrupted");
+    }
     char chunk[4096];
     const ssize_t n = ::read(fd_, chunk, sizeof(chunk));
     if (n < 0 && errno == EINTR) return Cancelled("interrupted");

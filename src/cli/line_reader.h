@@ -2,6 +2,7 @@
 #ifndef OPTIQ_CLI_LINE_READER_H_
 #define OPTIQ_CLI_LINE_READER_H_
 
+#include <atomic>
 #include <optional>
 #include <string>
 
@@ -15,7 +16,8 @@ class LineReader {
 
   // The next line without its end; nullopt at the end of the input. kCancelled when a signal handler interrupted the
   // wait, kResourceExhausted for a line above limits::kConfigBytes.
-  StatusOr<std::optional<std::string>> Next();
+  // `interrupted`, when given, is looked at while waiting: a signal that comes just before the read would not end it.
+  StatusOr<std::optional<std::string>> Next(const std::atomic<bool>* interrupted = nullptr);
 
  private:
   int fd_;

@@ -66,19 +66,18 @@ def test_we_agree_on_what_mlx_lm_wrote(name, kind, tmp_path):
 
 
 @pytest.mark.parametrize("name", ARCHITECTURES)
-@pytest.mark.parametrize("bits,groups,target", [("4,8", "64", "5.5"), ("2,3,4,5,6,8", "32,64", "5.0")])
+@pytest.mark.parametrize("bits,groups,target", [("4,8", "64", "6.5"), ("2,3,4,5,6,8", "32,64", "5.0")])
 def test_stock_mlx_lm_loads_what_we_write(name, bits, groups, target, tmp_path):
     out = tmp_path / "out"
-    # Goldens have widths that a group of 64 does not divide; those modules stay dense and need room.
     text = run("convert", MODELS / name, "-o", out, "--candidate-bits", bits, "--group-size", groups, "--target-bpw",
-               "9.5" if groups == "64" else target, "--calibration-sequences", 2, "--calibration-length", 32,
+               target, "--calibration-sequences", 2, "--calibration-length", 32,
                "--heldout-sequences", 2, "--heldout-length", 32, "--json", "--quiet", "--force-plan")
     result = json.loads(text)
     config = json.loads((out / "config.json").read_text())
     assert config["quantization"] == config["quantization_config"]
     widths = {v["bits"] for v in config["quantization"].values() if isinstance(v, dict)}
     assert len(widths) >= 2, "the plan should be mixed"
-    assert result["achieved_bpw"] <= (9.5 if groups == "64" else float(target))
+    assert result["achieved_bpw"] <= float(target)
     for file in ("README.md", "report.html", "optiq/metadata.json", "optiq/sensitivity.json", "tokenizer.json",
                  "generation_config.json", "model.safetensors.index.json"):
         assert (out / file).is_file(), file
