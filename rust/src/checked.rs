@@ -1,5 +1,5 @@
-//! The function every bound value passes (see screen.rs): it refuses values that are nested too deeply or too large, and turns the
-//! engine's lazy lists (slices, sums, filters) into plain ones, as Python's are.
+//! The function every bound value passes (see screen.rs): it refuses values that are nested too deeply or too large,
+//! and turns the engine's lazy lists (slices, sums, filters) into plain ones, as Python's are.
 
 use minijinja::value::ValueKind;
 use minijinja::{Error, ErrorKind, State, Value};

@@ -2,11 +2,52 @@
 
 use tokenizers::AddedToken;
 
-// Gemma lists these as added tokens although they are text: in a user's message they keep their ids, as in transformers.
+// Gemma lists these as added tokens although they are text: in a user's message they keep their ids, as in
+// transformers.
 const HTML: &[&str] = &[
-    "a", "b", "bbox", "blockquote", "body", "br", "caption", "code", "div", "em", "footer", "h1", "h2", "h3", "h4", "h5", "h6",
-    "head", "header", "hr", "html", "i", "iframe", "img", "li", "ol", "p", "pre", "s", "span", "strong", "sub", "sup", "table",
-    "tbody", "td", "tfoot", "th", "thead", "title", "tr", "u", "ul",
+    "a",
+    "b",
+    "bbox",
+    "blockquote",
+    "body",
+    "br",
+    "caption",
+    "code",
+    "div",
+    "em",
+    "footer",
+    "h1",
+    "h2",
+    "h3",
+    "h4",
+    "h5",
+    "h6",
+    "head",
+    "header",
+    "hr",
+    "html",
+    "i",
+    "iframe",
+    "img",
+    "li",
+    "ol",
+    "p",
+    "pre",
+    "s",
+    "span",
+    "strong",
+    "sub",
+    "sup",
+    "table",
+    "tbody",
+    "td",
+    "tfoot",
+    "th",
+    "thead",
+    "title",
+    "tr",
+    "u",
+    "ul",
 ];
 
 /// A control token is special, or written in brackets (`<...>`, `[...]`) and not an HTML tag.

@@ -1,5 +1,5 @@
-//! Lists and maps that know their own size, so that checking what holds them (checked.rs) does not walk them again: a template that
-//! collects messages one by one checks its list at every step.
+//! Lists and maps that know their own size, so that checking what holds them (checked.rs) does not walk them again: a
+//! template that collects messages one by one checks its list at every step.
 
 use std::collections::HashMap;
 use std::sync::Arc;

@@ -33,7 +33,8 @@ pub unsafe extern "C" fn ot_template_render(
 ) -> i32 {
     call(err, || {
         let guard = guard.as_ref().map(|tok| &tok.guard);
-        let text = (*template).render(context.text("the context")?, constants.text("the constants")?, guard, unix_time)?;
+        let text =
+            (*template).render(context.text("the context")?, constants.text("the constants")?, guard, unix_time)?;
         *out = Buf::new(text.into_bytes());
         Ok(())
     })

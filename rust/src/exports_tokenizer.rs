@@ -53,7 +53,14 @@ pub unsafe extern "C" fn ot_tok_guard(tok: *const Tok, text: Str, out: *mut Buf,
 }
 
 #[no_mangle]
-pub unsafe extern "C" fn ot_tok_decode(tok: *const Tok, ids: *const u32, n: usize, skip: i32, out: *mut Buf, err: *mut Buf) -> i32 {
+pub unsafe extern "C" fn ot_tok_decode(
+    tok: *const Tok,
+    ids: *const u32,
+    n: usize,
+    skip: i32,
+    out: *mut Buf,
+    err: *mut Buf,
+) -> i32 {
     call(err, || {
         *out = Buf::new((*tok).decode(id_slice(ids, n), skip != 0)?.into_bytes());
         Ok(())
@@ -91,7 +98,12 @@ pub unsafe extern "C" fn ot_tok_kind(tok: *const Tok, id: u32) -> u32 {
 }
 
 #[no_mangle]
-pub unsafe extern "C" fn ot_stream_new(tok: *const Tok, skip_special: i32, out: *mut *mut Stream, err: *mut Buf) -> i32 {
+pub unsafe extern "C" fn ot_stream_new(
+    tok: *const Tok,
+    skip_special: i32,
+    out: *mut *mut Stream,
+    err: *mut Buf,
+) -> i32 {
     call(err, || {
         Arc::increment_strong_count(tok);
         *out = Box::into_raw(Box::new(Stream::new(Arc::from_raw(tok), skip_special != 0)));
@@ -107,7 +119,13 @@ pub unsafe extern "C" fn ot_stream_free(stream: *mut Stream) {
 }
 
 #[no_mangle]
-pub unsafe extern "C" fn ot_stream_push(stream: *mut Stream, ids: *const u32, n: usize, out: *mut Buf, err: *mut Buf) -> i32 {
+pub unsafe extern "C" fn ot_stream_push(
+    stream: *mut Stream,
+    ids: *const u32,
+    n: usize,
+    out: *mut Buf,
+    err: *mut Buf,
+) -> i32 {
     call(err, || {
         let mut text = String::new();
         for id in id_slice(ids, n) {

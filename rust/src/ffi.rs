@@ -58,7 +58,8 @@ impl Str {
     /// # Safety
     /// As `bytes`.
     pub unsafe fn text<'a>(self, what: &str) -> Outcome<&'a str> {
-        std::str::from_utf8(self.bytes()).or_else(|e| fail(INPUT, format!("{what} is not UTF-8 at byte {}", e.valid_up_to())))
+        std::str::from_utf8(self.bytes())
+            .or_else(|e| fail(INPUT, format!("{what} is not UTF-8 at byte {}", e.valid_up_to())))
     }
 }
 
@@ -86,7 +87,11 @@ pub unsafe fn id_slice<'a>(ids: *const u32, n: usize) -> &'a [u32] {
 }
 
 fn panic_text(payload: &(dyn std::any::Any + Send)) -> &str {
-    payload.downcast_ref::<&str>().copied().or_else(|| payload.downcast_ref::<String>().map(String::as_str)).unwrap_or("unknown")
+    payload
+        .downcast_ref::<&str>()
+        .copied()
+        .or_else(|| payload.downcast_ref::<String>().map(String::as_str))
+        .unwrap_or("unknown")
 }
 
 /// Runs `body`; a failure or a panic becomes a status and a message in `err` (which may be null).

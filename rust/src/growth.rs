@@ -5,7 +5,8 @@ use serde_json::Value;
 // Real pipelines replace a space by U+2581 (3 bytes) once or twice.
 const MAX_GROWTH: usize = 1000;
 
-/// The factor by which the replacements of a normalizer, pre-tokenizer or decoder can make text longer, if it is acceptable.
+/// The factor by which the replacements of a normalizer, pre-tokenizer or decoder can make text longer, if it is
+/// acceptable.
 pub fn check(part: &Value, what: &str) -> Result<(), String> {
     let mut growth = 1usize;
     let mut work = vec![part];

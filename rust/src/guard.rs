@@ -1,7 +1,8 @@
 //! Keeps control tokens that somebody wrote into a message from becoming control tokens of the prompt.
 //!
-//! Before rendering, U+FDD0 (a noncharacter) is put after the first character of every control token found in untrusted strings;
-//! the guarded encoding (tokenizer.rs) splits the prompt at control tokens first and only then removes the mark.
+//! Before rendering, U+FDD0 (a noncharacter) is put after the first character of every control token found in untrusted
+//! strings; the guarded encoding (tokenizer.rs) splits the prompt at control tokens first and only then removes the
+//! mark.
 
 use aho_corasick::AhoCorasick;
 use serde_json::{Map, Value};
@@ -92,14 +93,17 @@ impl Guard {
         }
     }
 
-    /// Guards a template's whole context, except what the model itself said: templates parse the markup in assistant turns.
+    /// Guards a template's whole context, except what the model itself said: templates parse the markup in assistant
+    /// turns.
     pub fn context(&self, context: &mut Map<String, Value>) {
         for (key, value) in context.iter_mut() {
             match value {
                 Value::Array(messages) if key == "messages" => {
                     for message in messages {
                         match message {
-                            Value::Object(m) if matches!(m.get("role").and_then(Value::as_str), Some("assistant" | "model")) => {
+                            Value::Object(m)
+                                if matches!(m.get("role").and_then(Value::as_str), Some("assistant" | "model")) =>
+                            {
                                 self.object(m, &["content", "reasoning_content", "reasoning", "thinking"]);
                             }
                             other => self.value(other),

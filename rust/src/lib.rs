@@ -1,7 +1,8 @@
 //! Tokenizers and chat templates of optiq.cpp behind a C ABI (include/optiq_text.h).
 //!
-//! Every exported function catches panics: the tokenizers crate panics on some damaged files. Handles are shared by any number
-//! of threads once made, except streams, which belong to one thread at a time. Grammars become one more module (grammar.rs).
+//! Every exported function catches panics: the tokenizers crate panics on some damaged files. Handles are shared by any
+//! number of threads once made, except streams, which belong to one thread at a time. Grammars become one more module
+//! (grammar.rs).
 
 mod checked;
 mod control;

@@ -1,4 +1,5 @@
-//! The `tojson` filter of transformers: json.dumps(x, ensure_ascii=False, indent=None, separators=None, sort_keys=False).
+//! The `tojson` filter of transformers: json.dumps(x, ensure_ascii=False, indent=None, separators=None,
+//! sort_keys=False).
 
 use minijinja::value::{Kwargs, ValueKind};
 use minijinja::{Error, ErrorKind, State, Value};
@@ -18,7 +19,13 @@ struct Writer<'a, 't, 'e> {
     out: String,
 }
 
-pub fn tojson(state: &State, value: &Value, ascii: Option<bool>, indent: Option<Value>, kwargs: Kwargs) -> Result<Value, Error> {
+pub fn tojson(
+    state: &State,
+    value: &Value,
+    ascii: Option<bool>,
+    indent: Option<Value>,
+    kwargs: Kwargs,
+) -> Result<Value, Error> {
     let ascii = match ascii {
         Some(ascii) => ascii,
         None => kwargs.get::<Option<bool>>("ensure_ascii")?.unwrap_or(false),
@@ -47,7 +54,9 @@ fn bad(what: &str) -> Error {
 fn indent_text(indent: &Value) -> Result<String, Error> {
     let text = match indent.as_str() {
         Some(text) => text.to_string(),
-        None => " ".repeat(indent.as_i64().ok_or_else(|| bad("indent must be a number or a string"))?.clamp(0, 1 << 20) as usize),
+        None => " ".repeat(
+            indent.as_i64().ok_or_else(|| bad("indent must be a number or a string"))?.clamp(0, 1 << 20) as usize,
+        ),
     };
     if text.len() > MAX_INDENT {
         return Err(bad(&format!("indent above {MAX_INDENT}")));
@@ -56,7 +65,8 @@ fn indent_text(indent: &Value) -> Result<String, Error> {
 }
 
 fn separator(pair: &Value, i: usize) -> Result<String, Error> {
-    let text = pair.get_item_by_index(i)?.as_str().map(String::from).ok_or_else(|| bad("separators must be two strings"))?;
+    let text =
+        pair.get_item_by_index(i)?.as_str().map(String::from).ok_or_else(|| bad("separators must be two strings"))?;
     if text.len() > MAX_INDENT {
         return Err(bad("a separator is too long"));
     }

@@ -17,7 +17,11 @@ pub fn is_space(c: char) -> bool {
 pub fn strip<'a>(text: &'a str, chars: Option<&str>, left: bool, right: bool) -> &'a str {
     let drop = |c: char| chars.map_or_else(|| is_space(c), |set| set.contains(c));
     let text = if left { text.trim_start_matches(drop) } else { text };
-    if right { text.trim_end_matches(drop) } else { text }
+    if right {
+        text.trim_end_matches(drop)
+    } else {
+        text
+    }
 }
 
 pub fn unknown_method(state: &mut State, value: &Value, method: &str, args: &[Value]) -> Result<Value, Error> {
@@ -111,7 +115,9 @@ fn string_method(state: &State, text: &str, method: &str, args: &[Value]) -> Res
         "casefold" => Value::from(text.to_lowercase().replace('ß', "ss")),
         "swapcase" => text
             .chars()
-            .flat_map(|c| if c.is_uppercase() { c.to_lowercase().collect::<Vec<_>>() } else { c.to_uppercase().collect() })
+            .flat_map(
+                |c| if c.is_uppercase() { c.to_lowercase().collect::<Vec<_>>() } else { c.to_uppercase().collect() },
+            )
             .collect::<String>()
             .into(),
         _ => return Ok(None),
@@ -120,11 +126,16 @@ fn string_method(state: &State, text: &str, method: &str, args: &[Value]) -> Res
 }
 
 fn split_lines(text: &str, keep: bool) -> Vec<Value> {
-    const ENDS: &[char] = &['\n', '\r', '\u{b}', '\u{c}', '\u{1c}', '\u{1d}', '\u{1e}', '\u{85}', '\u{2028}', '\u{2029}'];
+    const ENDS: &[char] =
+        &['\n', '\r', '\u{b}', '\u{c}', '\u{1c}', '\u{1d}', '\u{1e}', '\u{85}', '\u{2028}', '\u{2029}'];
     let mut lines = Vec::new();
     let mut rest = text;
     while let Some(at) = rest.find(ENDS) {
-        let end = if rest[at..].starts_with("\r\n") { at + 2 } else { at + rest[at..].chars().next().map_or(1, char::len_utf8) };
+        let end = if rest[at..].starts_with("\r\n") {
+            at + 2
+        } else {
+            at + rest[at..].chars().next().map_or(1, char::len_utf8)
+        };
         lines.push(Value::from(&rest[..if keep { end } else { at }]));
         rest = &rest[end..];
     }
@@ -143,7 +154,11 @@ fn rsplit(text: &str, separator: Option<&str>, count: i64) -> Result<Value, Erro
             let mut parts = Vec::new();
             let mut rest = strip(text, None, false, true);
             while !rest.is_empty() {
-                let word = if parts.len() + 1 >= limit { 0 } else { rest.rfind(is_space).map_or(0, |at| at + space_len(&rest[at..])) };
+                let word = if parts.len() + 1 >= limit {
+                    0
+                } else {
+                    rest.rfind(is_space).map_or(0, |at| at + space_len(&rest[at..]))
+                };
                 let part = if word == 0 { strip(rest, None, true, true) } else { &rest[word..] };
                 if !part.is_empty() {
                     parts.push(Value::from(part));

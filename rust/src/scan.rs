@@ -1,5 +1,5 @@
-//! Cuts a template into text and tags, and the tags into tokens. Just enough of the grammar for screen.rs; what it misreads, the
-//! engine's own parser still judges.
+//! Cuts a template into text and tags, and the tags into tokens. Just enough of the grammar for screen.rs; what it
+//! misreads, the engine's own parser still judges.
 
 #[derive(Clone, Copy, PartialEq, Debug)]
 pub enum Kind {

@@ -1,12 +1,14 @@
 //! What is done to a template's source before it is compiled, so that rendering ends whatever the template says.
 //!
-//! The engine meters instructions, output and strings ("fuel"), but recurses over expressions and values on the stack, and does
-//! not meter the comparison and printing of values that hold other values many times over. Therefore:
+//! The engine meters instructions, output and strings ("fuel"), but recurses over expressions and values on the stack,
+//! and does not meter the comparison and printing of values that hold other values many times over. Therefore:
 //! - tags are limited in tokens and `elif` in number: the parser's and code generator's recursion stays shallow;
 //! - a namespace may only be used through its attributes: no value can contain itself;
-//! - what `set` and `for` bind passes through the function `CHECKED` (checked.rs): no value grows deep or exponentially large.
+//! - what `set` and `for` bind passes through the function `CHECKED` (checked.rs): no value grows deep or exponentially
+//!   large.
 //!
-//! Besides, `{% generation %}` (transformers' mark of what is trained on) becomes a block that is always taken. No line moves.
+//! Besides, `{% generation %}` (transformers' mark of what is trained on) becomes a block that is always taken. No line
+//! moves.
 
 use std::collections::HashSet;
 

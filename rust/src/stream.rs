@@ -10,8 +10,9 @@ const MAX_HELD: usize = 16;
 // Enough ids to hold an unfinished character (at most 3 bytes) and the text before it.
 const KEEP: usize = 4;
 
-/// A window of recent ids, decoded again at every step because a token's text depends on its neighbours (leading spaces, bytes of
-/// one character). `sent` is the part of the window's text already handed out, `sent_ids` the ids it came from.
+/// A window of recent ids, decoded again at every step because a token's text depends on its neighbours (leading
+/// spaces, bytes of one character). `sent` is the part of the window's text already handed out, `sent_ids` the ids it
+/// came from.
 pub struct Stream {
     tok: Arc<Tok>,
     skip_special: bool,
@@ -51,7 +52,8 @@ impl Stream {
                 self.window.drain(..self.sent_ids);
             }
             None => {
-                // Bytes after a finished character made the whole run invalid: what was sent stays, the rest stands alone.
+                // Bytes after a finished character made the whole run invalid: what was sent stays, the rest stands
+                // alone.
                 self.window.drain(..self.sent_ids);
                 out.push_str(&self.tok.decode(&self.window, self.skip_special)?);
             }

@@ -67,8 +67,8 @@ impl Template {
         })
     }
 
-    // Runs `body` on a thread with a known stack. The engine's fuel ends nearly everything well before TIME; a thread that it does
-    // not end cannot be stopped, so the template is not used again.
+    // Runs `body` on a thread with a known stack. The engine's fuel ends nearly everything well before TIME; a thread
+    // that it does not end cannot be stopped, so the template is not used again.
     fn in_time(&self, body: impl FnOnce() -> Outcome<String> + Send + 'static) -> Outcome<String> {
         let late = || fail(LIMIT, "the template does not end");
         if self.stuck.load(Ordering::Relaxed) {
@@ -114,6 +114,7 @@ fn failure(status: i32, error: &Error) -> Failure {
     let line = chain.iter().rev().find_map(|e| e.line()).map_or(String::new(), |n| format!("line {n}: "));
     let detail = deepest.detail().map_or(String::new(), |d| format!(": {d}"));
     let limit = chain.iter().any(|e| e.kind() == ErrorKind::OutOfFuel);
-    let what = if limit { "the template does too much work".to_string() } else { format!("{}{detail}", deepest.kind()) };
+    let what =
+        if limit { "the template does too much work".to_string() } else { format!("{}{detail}", deepest.kind()) };
     Failure { status: if limit { LIMIT } else { status }, message: format!("{line}{what}") }
 }

@@ -5,9 +5,9 @@ use serde_json::Value;
 /// How a tokenizer writes bytes into its vocabulary, read off its decoder.
 #[derive(Default)]
 pub struct Spelling {
-    byte_level: bool,      // GPT-2: every byte is a printable character
-    byte_fallback: bool,   // <0xE4>
-    spaces: Vec<String>,   // strings that stand for a space (U+2581)
+    byte_level: bool,    // GPT-2: every byte is a printable character
+    byte_fallback: bool, // <0xE4>
+    spaces: Vec<String>, // strings that stand for a space (U+2581)
 }
 
 impl Spelling {

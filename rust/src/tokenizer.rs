@@ -62,7 +62,8 @@ impl Tok {
 
         let known: HashMap<String, AddedToken> =
             inner.get_added_tokens_decoder().into_values().map(|t| (t.content.clone(), t)).collect();
-        let new: Vec<_> = extra.added_tokens.into_iter().filter(|t| !known.get(&t.content).is_some_and(|k| same(k, t))).collect();
+        let new: Vec<_> =
+            extra.added_tokens.into_iter().filter(|t| !known.get(&t.content).is_some_and(|k| same(k, t))).collect();
         inner.add_tokens(&new);
         inner.set_encode_special_tokens(extra.split_special_tokens);
 
@@ -125,8 +126,8 @@ impl Tok {
         run().or_else(|e| fail(INPUT, e.to_string()))
     }
 
-    // Some models hold control tokens in their own vocabulary and find them in text (Unigram, BPE with ignore_merges): such a
-    // piece is cut after the token's first character and tried again.
+    // Some models hold control tokens in their own vocabulary and find them in text (Unigram, BPE with ignore_merges):
+    // such a piece is cut after the token's first character and tried again.
     fn tokenize_text(&self, text: &str) -> tokenizers::Result<Vec<Token>> {
         let mut out = Vec::new();
         let mut work = vec![text];
@@ -232,7 +233,8 @@ fn id_limit(tokenizer: &Tokenizer) -> Outcome<u32> {
     let size = model.get_vocab_size() as u64;
     let dense = size < MAX_ID_LIMIT && (0..size as u32).all(|id| model.id_to_token(id).is_some());
     let in_model = if dense { size } else { model.get_vocab().values().map(|id| *id as u64 + 1).max().unwrap_or(0) };
-    let added = tokenizer.get_added_vocabulary().get_added_tokens_decoder().keys().map(|id| *id as u64 + 1).max().unwrap_or(0);
+    let added =
+        tokenizer.get_added_vocabulary().get_added_tokens_decoder().keys().map(|id| *id as u64 + 1).max().unwrap_or(0);
     let limit = in_model.max(added);
     if limit > MAX_ID_LIMIT {
         return fail(LIMIT, format!("token id {} is above the limit of {}", limit - 1, MAX_ID_LIMIT));

@@ -30,7 +30,7 @@ std::string FrontMatter(const ConvertSummary& s) {
   for (char& c : licence) c = static_cast<char>(std::tolower(static_cast<unsigned char>(c)));
   out += fmt::format("license: {}\n", IsLicenceId(licence) ? YamlString(licence) : "other");
   if (!s.licence.empty() && !IsLicenceId(licence)) out += fmt::format("license_name: {}\n", YamlString(s.licence));
-  if (IsHubId(s.base_model)) {
+  if (!IsLocal(s) && IsHubId(s.base_model)) {
     out += fmt::format("base_model: {}\nbase_model_relation: quantized\n", YamlString(s.base_model));
   }
   out += "library_name: mlx\npipeline_tag: text-generation\n";
@@ -46,7 +46,7 @@ std::string Summary(const ConvertSummary& s) {
       EscapeMarkdown(DisplayName(s)), s.achieved_bpw, EscapeMarkdown(DisplayName(s)), EscapeMarkdown(s.optiq_version),
       s.achieved_bpw, HumanBytes(s.file_bytes));
   if (s.source_bytes > 0 && s.file_bytes > 0) {
-    out += fmt::format(" ({:.0f} % of the original's {})",
+    out += fmt::format(" ({:.0f} % of the source's {})",
                        100.0 * static_cast<double>(s.file_bytes) / static_cast<double>(s.source_bytes),
                        HumanBytes(s.source_bytes));
   }

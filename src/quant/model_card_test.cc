@@ -30,6 +30,10 @@ TEST(ModelCard, UnknownLicenceAndLocalPath) {
   EXPECT_FALSE(Has(card, "somebody"));
   EXPECT_TRUE(Has(card, "# m-1 (4.50 bits per weight)"));
   EXPECT_TRUE(Has(card, "licence of the base model was not found"));
+  s.base_model = "models/m-1";
+  EXPECT_TRUE(Has(ModelCard(s), "base_model: \"models/m-1\""));
+  s.base_model_is_local = true;
+  EXPECT_FALSE(Has(ModelCard(s), "base_model:"));
   s.licence = "Gemma Terms of Use";
   card = ModelCard(s);
   EXPECT_TRUE(Has(card, "license: other\nlicense_name: \"Gemma Terms of Use\"\n"));

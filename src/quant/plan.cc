@@ -2,6 +2,7 @@
 
 #include "base/limits.h"
 #include "quant/affine_json.h"
+#include "quant/escape.h"
 
 namespace optiq {
 namespace {
@@ -46,14 +47,14 @@ Json Plan::ToJson() const {
   Json layers = Json::object();
   for (const auto& [path, e] : entries) {
     if (e.dense) {
-      layers[path] = false;
+      layers[ValidUtf8(path)] = false;
     } else {
-      layers[path] = {{"bits", e.format.bits}, {"group_size", e.format.group_size}, {"encoder", e.encoder}};
+      layers[ValidUtf8(path)] = {{"bits", e.format.bits}, {"group_size", e.format.group_size}, {"encoder", e.encoder}};
     }
   }
   return {{"version", kVersion},
-          {"base_model", base_model},
-          {"origin", origin},
+          {"base_model", ValidUtf8(base_model)},
+          {"origin", ValidUtf8(origin)},
           {"default", {{"bits", default_format.bits}, {"group_size", default_format.group_size}}},
           {"layers", std::move(layers)}};
 }

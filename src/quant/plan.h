@@ -28,6 +28,7 @@ struct Plan {
 
   // {"version": 1, "base_model", "default": {"bits", "group_size"}, "layers": {"path": {"bits", "group_size",
   // "encoder"} | false}}
+  // Bytes of strings that are not UTF-8 become U+FFFD, so that dump() does not throw.
   Json ToJson() const;
   static StatusOr<Plan> FromJson(const Json& json, std::string_view what);
 };

@@ -31,6 +31,13 @@ TEST(Plan, RoundTrip) {
   EXPECT_EQ((*json)["layers"]["model.layers.0.mlp.gate"], false);
 }
 
+TEST(Plan, BytesThatAreNotUtf8CanBeWritten) {
+  Plan plan = Example();
+  plan.base_model = plan.origin = "/models/\xFF";
+  plan.entries["a\xFF"] = {};
+  EXPECT_NO_THROW(plan.ToJson().dump());
+}
+
 TEST(Plan, WrittenByHand) {
   StatusOr<Json> json = ParseJson(
       R"({"version": 1, "comment": "v at 6 bits", "default": {"bits": 4, "group_size": 64},

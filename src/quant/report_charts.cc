@@ -172,6 +172,7 @@ std::string ParetoChart(const std::vector<ParetoPoint>& curve, const std::vector
   for (const CurveMark& m : marks) {
     if (!drawable(m)) continue;
     double px = x(m.bpw), py = y(std::log10(m.kl));
+    bool at_right_edge = px > x.to - 50;
     std::string tip = EscapeHtml(fmt::format("{}\n{:.2f} bits per weight\nKL {}", m.label, m.bpw, Short(m.kl)));
     switch (m.kind) {
       case CurveMark::Kind::kShipped:
@@ -186,8 +187,9 @@ std::string ParetoChart(const std::vector<ParetoPoint>& curve, const std::vector
         out += fmt::format(
             "<g class=\"uniform\" data-tip=\"{0}\"><rect x=\"{1:.1f}\" y=\"{2:.1f}\" width=\"9\" height=\"9\" "
             "rx=\"1.5\"/>"
-            "<text x=\"{3:.1f}\" y=\"{4:.1f}\">{5}</text></g>\n",
-            tip, px - 4.5, py - 4.5, px + 10, py - 4, EscapeHtml(m.label));
+            "<text x=\"{3:.1f}\" y=\"{4:.1f}\" text-anchor=\"{6}\">{5}</text></g>\n",
+            tip, px - 4.5, py - 4.5, at_right_edge ? px - 10 : px + 10, at_right_edge ? py + 14 : py - 4,
+            EscapeHtml(m.label), at_right_edge ? "end" : "start");
         break;
       case CurveMark::Kind::kMeasured:
         out += fmt::format("<path class=\"measured\" data-tip=\"{0}\" d=\"M{1:.1f} {2:.1f}l6 6l-6 6l-6 -6z\"/>\n", tip,

@@ -56,7 +56,7 @@ std::string Tiles(const ConvertSummary& s) {
               /*main=*/true);
   std::string of_source;
   if (s.source_bytes > 0 && s.file_bytes > 0) {
-    of_source = fmt::format("{:.0f} % of the original's {}",
+    of_source = fmt::format("{:.0f} % of the source's {}",
                             100.0 * static_cast<double>(s.file_bytes) / static_cast<double>(s.source_bytes),
                             HumanBytes(s.source_bytes));
   }
@@ -103,9 +103,9 @@ std::string Evaluation(const ConvertSummary& s) {
       EscapeHtml(s.heldout_text));
   if (s.reference_perplexity > 0) {
     out += fmt::format(
-        "<tr><td>float original</td><td class=\"n\"></td><td class=\"n\">{}</td><td class=\"n\">0</td>"
+        "<tr><td>float original</td><td class=\"n\"></td><td class=\"n\"></td><td class=\"n\">0</td>"
         "<td class=\"n\">0</td><td class=\"n\">0</td><td class=\"n\">{:.3f}</td><td class=\"n\">100 %</td></tr>\n",
-        s.source_bytes > 0 ? HumanBytes(s.source_bytes) : "", s.reference_perplexity);
+        s.reference_perplexity);
   }
   for (const EvalRow& r : s.evaluation) {
     out += fmt::format(

@@ -8,6 +8,7 @@
 #include "base/checked.h"
 #include "base/limits.h"
 #include "quant/affine_json.h"
+#include "quant/escape.h"
 
 namespace optiq {
 namespace {
@@ -157,7 +158,7 @@ Json SensitivityTable::ToJson() const {
       bits.insert(o.format.bits);
       options.push_back(OptionToJson(o));
     }
-    layers.push_back({{"layer_name", item.path},
+    layers.push_back({{"layer_name", ValidUtf8(item.path)},
                       {"sensitivities", SensitivitiesByBits(item, group_size)},
                       {"param_count", item.params()},
                       {"metadata", {{"block", item.block}}},
@@ -167,11 +168,11 @@ Json SensitivityTable::ToJson() const {
                       {"options", std::move(options)}});
   }
   return {{"version", kVersion},
-          {"base_model", base_model},
+          {"base_model", ValidUtf8(base_model)},
           {"candidate_bits", bits},
           {"group_size", group_size},
-          {"metric", metric},
-          {"reference", reference},
+          {"metric", ValidUtf8(metric)},
+          {"reference", ValidUtf8(reference)},
           {"fingerprint", fingerprint},
           {"calibration",
            {{"sha256", calibration_sha256}, {"sequences", calibration_sequences}, {"length", calibration_length}}},

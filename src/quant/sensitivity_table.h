@@ -45,6 +45,7 @@ struct SensitivityTable {
   // mlx-optiq's sensitivity.json schema ({base_model, candidate_bits, group_size, metric, layers: [{layer_name,
   // sensitivities:
   // {"4": kl}, param_count, metadata}]}) plus our fields beside it; FromJson reads our own files back exactly (%.17g).
+  // Bytes of strings that are not UTF-8 become U+FFFD, so that dump() does not throw.
   Json ToJson() const;
   static StatusOr<SensitivityTable> FromJson(const Json& json, std::string_view what);
 };

@@ -57,6 +57,12 @@ TEST(SensitivityTable, RoundTripIsExact) {
   EXPECT_EQ(back->ToJson().dump(1), text);
 }
 
+TEST(SensitivityTable, BytesThatAreNotUtf8CanBeWritten) {
+  SensitivityTable table = SmolTable(1);
+  table.base_model = table.items[0].path = "/models/\xFF";
+  EXPECT_NO_THROW(table.ToJson().dump());
+}
+
 TEST(SensitivityTable, WritesTheSchemaOfMlxOptiq) {
   Json json = SmolTable(1).ToJson();
   EXPECT_EQ(json["base_model"], "SmolLM2-135M-Instruct");

@@ -113,12 +113,17 @@ std::vector<SummaryItem> SummaryItems(const ConvertSummary& summary) {
   return out;
 }
 
+bool IsLocal(const ConvertSummary& summary) {
+  std::string_view name = summary.base_model;
+  return summary.base_model_is_local || name.starts_with("/") || name.starts_with(".") || name.starts_with("~") ||
+         name.ends_with("/") || name.ends_with(".gguf") || std::count(name.begin(), name.end(), '/') > 1;
+}
+
 std::string DisplayName(const ConvertSummary& summary) {
   std::string_view name = summary.base_model;
-  while (name.size() > 1 && name.back() == '/') name.remove_suffix(1);
-  bool is_path = name.starts_with("/") || name.starts_with(".") || name.starts_with("~") ||
-                 std::count(name.begin(), name.end(), '/') > 1;
-  if (is_path && name.find('/') != std::string_view::npos) name = name.substr(name.rfind('/') + 1);
+  const bool local = IsLocal(summary);
+  while (!name.empty() && name.back() == '/') name.remove_suffix(1);
+  if (local && name.find('/') != std::string_view::npos) name = name.substr(name.rfind('/') + 1);
   return name.empty() ? "model" : std::string(name);
 }
 

@@ -32,8 +32,9 @@ struct StageTime {
 };
 
 struct ConvertSummary {
-  std::string base_model;  // as the user named it
-  std::string date;        // passed in ("2026-11-23"), so that writers are functions of their input
+  std::string base_model;            // as the user named it
+  bool base_model_is_local = false;  // a path on this machine, not a hub's "owner/name"
+  std::string date;                  // passed in ("2026-11-23"), so that writers are functions of their input
   std::string optiq_version;
   std::string command_line;
   std::string architecture;  // config.json's model_type
@@ -92,6 +93,9 @@ int BlockOf(std::string_view path);
 // What a weight is, without its layer: "q" for "model.layers.3.self_attn.q_proj", "experts up", "router",
 // "embed_tokens".
 std::string KindOf(std::string_view path);
+
+// Whether the base model was named by a path: said so, or evident from the name.
+bool IsLocal(const ConvertSummary& summary);
 
 // The last component when the model was named by a path, else the name itself.
 std::string DisplayName(const ConvertSummary& summary);

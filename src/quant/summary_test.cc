@@ -88,8 +88,15 @@ TEST(Summary, DisplayName) {
   EXPECT_EQ(name("/home/me/models/m"), "m");
   EXPECT_EQ(name("./m/"), "m");
   EXPECT_EQ(name("a/b/c.gguf"), "c.gguf");
+  EXPECT_EQ(name("gguf/m.Q4_1.gguf"), "m.Q4_1.gguf");
+  EXPECT_EQ(name("models/m/"), "m");
   EXPECT_EQ(name(""), "model");
   EXPECT_EQ(name("/"), "model");
+  ConvertSummary s;
+  s.base_model = "models/m";
+  EXPECT_EQ(DisplayName(s), "models/m");
+  s.base_model_is_local = true;
+  EXPECT_EQ(DisplayName(s), "m");
 }
 
 TEST(Summary, Numbers) {
