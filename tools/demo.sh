@@ -8,11 +8,12 @@ optiq=$1
 model=$(.venv/bin/python tools/fetch_model.py)
 out=build/demo/SmolLM2-135M-Instruct-optiq
 mkdir -p build/demo
-echo "== optiq convert: ${model##*/}, calibration 8 x 64 tokens, held-out 8 x 128 tokens"
-"$optiq" convert "$model" -o "$out" --overwrite --calibration-sequences 8 --calibration-length 64 \
+question="What is the capital of France, and what is it known for?"
+echo "== optiq convert: ${model##*/}, 5.5 bits per weight, calibration 8 x 64 tokens, held-out 8 x 128 tokens"
+"$optiq" convert "$model" -o "$out" --overwrite --target-bpw 5.5 --calibration-sequences 8 --calibration-length 64 \
   --heldout-sequences 8 --heldout-length 128
 echo
-echo "== optiq generate: What is the capital of France?"
-"$optiq" generate "$out" --prompt "What is the capital of France?" --max-tokens 64
+echo "== optiq generate: $question"
+"$optiq" generate "$out" --prompt "$question" --max-tokens 64
 echo
 echo "The model is in $out (README.md and report.html inside); stock mlx_lm.load reads it."
