@@ -32,8 +32,14 @@ struct Top {
 // Sums of one (candidate, row) over one task's vocabulary rows.
 struct Partial {
   double curvature = 0, mean = 0;
+  double lse = -INFINITY;  // of the candidate's logits
   Top top;
 };
+
+double LogAddExp(double a, double b) {
+  const double max = std::max(a, b);
+  return std::isfinite(max) ? max + std::log(std::exp(a - max) + std::exp(b - max)) : max;
+}
 
 class Comparer {
  public:
@@ -129,6 +135,17 @@ class Comparer {
                   bool full, Partial* out) {
     Difference(z, n, full, row);
     KlPartialRow(p, row, n, &out->curvature, &out->mean);
+    thread_local AlignedBuffer<float> buffer;
+    float* logits = buffer.Grow(n);
+    if (ref_.softcap > 0) {
+      std::memcpy(logits, z, n * sizeof(float));
+      SoftcapRow(logits, n, ref_.softcap);
+      AddRow(logits, row, n, logits);
+    } else {
+      AddRow(z, row, n, logits);
+    }
+    const float max = MaxRow(logits, n);
+    out->lse = max + std::log(ExpRow(logits, n));
     if (options_.top1) {
       for (int64_t j = 0; j < n; ++j) out->top.Offer(Capped(z[j]) + row[j], first + j);
     }
@@ -143,6 +160,7 @@ class Comparer {
         const Partial& x = part[t * rows + r];
         sum.curvature += x.curvature;
         sum.mean += x.mean;
+        sum.lse = LogAddExp(sum.lse, x.lse);
         sum.top.Offer(x.top.value, x.top.index);
       }
     });
@@ -204,7 +222,9 @@ class Comparer {
       for (int64_t r = 0; r < ref_.rows; ++r) {
         const Partial& s = sums_[c * ref_.rows + r];
         // log of the candidate's partition function relative to the reference's.
-        const double shift = std::log1p(s.curvature + s.mean);
+        // Far from the reference the sum of the parts cancels, and the plain difference is exact enough.
+        const double moved = s.curvature + s.mean;
+        const double shift = std::fabs(moved) < 0.5 ? std::log1p(moved) : s.lse - lse_[r];
         o.kl.push_back(shift - s.mean);
         if (ref_.targets != nullptr) {
           o.target_logprob.push_back(ref_target_[r] + target_[c * ref_.rows + r] - shift);
