@@ -3,7 +3,9 @@
 #include <cmath>
 #include <new>
 
+#include "base/aligned.h"
 #include "kernels/vector.h"
+#include "model/per_layer_inputs.h"
 #include "model/plain_flow.h"
 #include "model/rope.h"
 #include "ops/linear.h"
@@ -22,9 +24,12 @@ StatusOr<std::unique_ptr<Decoder>> Decoder::Load(const Checkpoint& checkpoint, T
 }
 
 std::unique_ptr<KvCache> Decoder::MakeCache() const {
-  std::vector<int64_t> widths;
-  for (const LayerSpec& l : spec_.layers) widths.push_back(l.attention.num_key_value_heads * l.attention.head_dim);
-  return std::make_unique<KvCache>(widths);
+  std::vector<int64_t> widths, states;
+  for (const LayerSpec& l : spec_.layers) {
+    widths.push_back(l.has_attention() && l.attention.has_own_kv() ? l.attention.kv_width() : 0);
+    states.push_back(l.has_attention() ? 0 : (l.short_conv.kernel - 1) * spec_.hidden_size);
+  }
+  return std::make_unique<KvCache>(widths, states);
 }
 
 Status Decoder::Forward(std::span<const int32_t> ids, KvCache* cache, bool all_logits, std::vector<float>* logits) {
@@ -41,7 +46,15 @@ Status Decoder::Forward(std::span<const int32_t> ids, KvCache* cache, bool all_l
     PlainFlow flow(spec_, ropes_, {{.rows = n, .start = cache->length(), .cache = cache}}, pool_);
     ValueId x = flow.NewValue(spec_.hidden_size);
     EmbedTokens(spec_, weights_.embedding, ids, flow.data(x), pool_);
+    AlignedBuffer<float> per_layer;
+    if (spec_.per_layer_input_size > 0) {
+      PerLayerInputs(spec_, weights_.per_layer, ids, flow.data(x), 0, spec_.num_layers(),
+                     per_layer.Grow(n * spec_.per_layer_width()), pool_);
+    }
     for (size_t i = 0; i < spec_.layers.size(); ++i) {
+      if (spec_.per_layer_input_size > 0) {
+        flow.SetPerLayerInput(per_layer.data() + i * spec_.per_layer_input_size, spec_.per_layer_width());
+      }
       x = RunBlock(&flow, spec_.layers[i], weights_.blocks[i], static_cast<int>(i), x);
     }
     cache->Advance(n);
