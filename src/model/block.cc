@@ -12,9 +12,9 @@ ValueId Then(Flow* flow, ValueId x, Fn fn) {
 }
 
 ValueId RunAttention(Flow* flow, const AttentionSpec& spec, const BlockWeights& w, int layer, ValueId x) {
-  ValueId q = flow->Linear(x, w.q);
-  ValueId k = flow->Linear(x, w.k);
-  const ValueId v = flow->Linear(x, w.v);
+  ValueId q = flow->Linears(x, {&w.q, &w.k, &w.v});
+  ValueId k = q + 1;
+  const ValueId v = q + 2;
   flow->Drop(x);
   if (spec.qk_norm) {
     q = Then(flow, q, [&](ValueId a) { return flow->HeadNorm(a, spec.num_attention_heads, w.q_norm); });
@@ -32,8 +32,7 @@ ValueId RunAttention(Flow* flow, const AttentionSpec& spec, const BlockWeights& 
 }
 
 ValueId RunMlp(Flow* flow, const LayerSpec& spec, const BlockWeights& w, ValueId x) {
-  const ValueId gate = flow->Linear(x, w.gate);
-  const ValueId up = flow->Linear(x, w.up);
+  const ValueId gate = flow->Linears(x, {&w.gate, &w.up}), up = gate + 1;
   flow->Drop(x);
   const ValueId a = flow->Gate(gate, up, spec.activation);
   flow->Drop(gate);
