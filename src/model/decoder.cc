@@ -5,6 +5,7 @@
 
 #include "base/aligned.h"
 #include "kernels/vector.h"
+#include "model/find_damage.h"
 #include "model/per_layer_inputs.h"
 #include "model/plain_flow.h"
 #include "model/rope.h"
@@ -43,7 +44,8 @@ Status Decoder::Forward(std::span<const int32_t> ids, KvCache* cache, bool all_l
   RETURN_IF_ERROR(cache->Reserve(n));
   try {
     for (RopeTable& t : ropes_) t.Extend(cache->length() + n);
-    PlainFlow flow(spec_, ropes_, {{.rows = n, .start = cache->length(), .cache = cache}}, pool_);
+    PlainFlow flow(spec_, ropes_, {{.rows = n, .start = cache->length(), .cache = cache}}, pool_, false, &buffers_,
+                   products_);
     ValueId x = flow.NewValue(spec_.hidden_size);
     EmbedTokens(spec_, weights_.embedding, ids, flow.data(x), pool_);
     AlignedBuffer<float> per_layer;
@@ -62,7 +64,7 @@ Status Decoder::Forward(std::span<const int32_t> ids, KvCache* cache, bool all_l
     const int64_t rows = all_logits ? n : 1;
     logits->resize(rows * spec_.vocab_size);
     Linear(flow.data(x) + (n - rows) * spec_.hidden_size, rows, spec_.hidden_size, weights_.head, nullptr,
-           logits->data(), spec_.vocab_size, pool_);
+           logits->data(), spec_.vocab_size, pool_, products_);
     if (spec_.final_logit_softcapping > 0) {
       for (int64_t r = 0; r < rows; ++r) {
         SoftcapRow(logits->data() + r * spec_.vocab_size, spec_.vocab_size, spec_.final_logit_softcapping);
@@ -72,7 +74,7 @@ Status Decoder::Forward(std::span<const int32_t> ids, KvCache* cache, bool all_l
     return ResourceExhausted("no memory for {} tokens at position {}; use a shorter prompt", n, cache->length());
   }
   for (float v : *logits) {
-    if (!std::isfinite(v)) return DataLoss("the model's logits are not finite; a weight is damaged (NaN or infinity)");
+    if (!std::isfinite(v)) return DataLoss("the model's logits are not finite: {}", DescribeDamage(weights_));
   }
   return OkStatus();
 }

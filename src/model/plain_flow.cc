@@ -25,12 +25,13 @@ AttentionShape ShapeOf(const AttentionSpec& s) {
 }
 
 PlainFlow::PlainFlow(const DecoderSpec& spec, const RopeTables& ropes, std::vector<Segment> segments, ThreadPool* pool,
-                     bool keep_all, BufferPool<float>* buffers)
+                     bool keep_all, BufferPool<float>* buffers, Products products)
     : spec_(spec),
       ropes_(ropes),
       segments_(std::move(segments)),
       pool_(pool),
       keep_all_(keep_all),
+      products_(products),
       buffers_(buffers != nullptr ? buffers : &own_buffers_) {
   for (const Segment& s : segments_) {
     for (int64_t i = 0; i < s.rows; ++i) positions_.push_back(s.start + i);
@@ -71,8 +72,21 @@ void PlainFlow::ForRows(Fn fn) {
 
 ValueId PlainFlow::Linear(ValueId x, const LinearWeights& w) {
   const ValueId y = NewValue(w.matrix.rows);
-  optiq::Linear(data(x), rows_, columns(x), w.matrix, w.bias_data(), data(y), columns(y), pool_);
+  optiq::Linear(data(x), rows_, columns(x), w.matrix, w.bias_data(), data(y), columns(y), pool_, products_);
   return y;
+}
+
+ValueId PlainFlow::Linears(ValueId x, std::initializer_list<const LinearWeights*> all) {
+  LinearProduct products[4];
+  OPTIQ_CHECK(all.size() <= std::size(products));
+  const ValueId first = num_values();
+  size_t n = 0;
+  for (const LinearWeights* w : all) {
+    const ValueId y = NewValue(w->matrix.rows);
+    products[n++] = {.w = &w->matrix, .bias = w->bias_data(), .y = data(y), .ldy = columns(y)};
+  }
+  LinearMany(data(x), rows_, columns(x), {products, n}, pool_, products_);
+  return first;
 }
 
 ValueId PlainFlow::Norm(ValueId x, const std::vector<float>& weight) { return HeadNorm(x, 1, weight); }

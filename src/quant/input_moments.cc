@@ -41,6 +41,7 @@ class MomentFlow : public PlainFlow {
     AddSquares(data(x), rows(), columns(x), pool_, &(*sums_)[w.matrix.path]);
     return PlainFlow::Linear(x, w);
   }
+  ValueId Linears(ValueId x, std::initializer_list<const LinearWeights*> all) override { return Flow::Linears(x, all); }
 
  private:
   ThreadPool* pool_;
