@@ -21,10 +21,24 @@ StatusOr<std::unique_ptr<Decoder>> Decoder::Load(const Checkpoint& checkpoint, T
   return decoder;
 }
 
+KvGeometry KvGeometryOf(const DecoderSpec& spec) {
+  KvGeometry geometry;
+  for (const LayerSpec& l : spec.layers) {
+    const AttentionSpec& a = l.attention;
+    geometry.push_back({.heads = a.num_key_value_heads, .head_dim = a.head_dim, .window = a.sliding_window});
+  }
+  return geometry;
+}
+
 std::unique_ptr<KvCache> Decoder::MakeCache() const {
-  std::vector<int64_t> widths;
-  for (const LayerSpec& l : spec_.layers) widths.push_back(l.attention.num_key_value_heads * l.attention.head_dim);
-  return std::make_unique<KvCache>(widths);
+  const KvGeometry geometry = KvGeometryOf(spec_);
+  return std::make_unique<KvCache>(geometry, UniformKvPlan(geometry, {.bits = 32}));
+}
+
+StatusOr<std::unique_ptr<KvCache>> Decoder::MakeCache(const KvPlan& plan) const {
+  const KvGeometry geometry = KvGeometryOf(spec_);
+  RETURN_IF_ERROR(CheckKvPlan(plan, geometry));
+  return std::make_unique<KvCache>(geometry, plan);
 }
 
 Status Decoder::Forward(std::span<const int32_t> ids, KvCache* cache, bool all_logits, std::vector<float>* logits) {

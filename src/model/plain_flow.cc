@@ -99,20 +99,26 @@ ValueId PlainFlow::Rope(ValueId x, int64_t heads, int rope) {
 ValueId PlainFlow::Attend(ValueId q, ValueId k, ValueId v, const AttentionSpec& spec, int layer) {
   const ValueId y = NewValue(columns(q));
   std::vector<AttentionCall> calls;
+  std::vector<KvAttentionCall> cached;
   int64_t row = 0;
   for (const Segment& s : segments_) {
     const float* keys = data(k) + row * columns(k);
     const float* values = data(v) + row * columns(v);
+    const float* queries = data(q) + row * columns(q);
+    float* out = data(y) + row * columns(y);
     if (s.cache != nullptr) {
-      s.cache->Append(layer, s.rows, keys, values);
-      keys = s.cache->Keys(layer);
-      values = s.cache->Values(layer);
+      s.cache->Append(layer, s.rows, keys, values, pool_);
+      cached.push_back({.q = queries, .out = out, .rows = s.rows, .start = s.start, .spans = s.cache->Spans(layer)});
+    } else {
+      calls.push_back({.q = queries, .k = keys, .v = values, .out = out, .rows = s.rows, .start = s.start});
     }
-    calls.push_back({.q = data(q) + row * columns(q), .k = keys, .v = values, .out = data(y) + row * columns(y),
-                     .rows = s.rows, .start = s.start});
     row += s.rows;
   }
   Attention(calls, ShapeOf(spec), pool_);
+  KvAttention(cached, ShapeOf(spec), pool_);
+  for (const Segment& s : segments_) {
+    if (s.cache != nullptr) s.cache->Done(layer);
+  }
   return y;
 }
 

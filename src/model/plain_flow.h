@@ -12,6 +12,7 @@
 #include "model/block.h"
 #include "model/rope.h"
 #include "ops/attention.h"
+#include "ops/kv_attention.h"
 #include "ops/linear.h"
 
 namespace optiq {
