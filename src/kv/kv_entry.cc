@@ -125,7 +125,7 @@ void KvEntry::HeldSpans(bool chunk, std::vector<KvSpan>* out) const {
   // mlx-lm masks by places in the ring, where the sinks stand right before the oldest row.
   const int64_t shift = length_ - std::min(length_, geometry_.window - 1);
   AddSpans(0, std::min(sinks, oldest), shift, out);
-  AddSpans(std::min(sinks, oldest), end, 0, out);
+  AddSpans(oldest, end, 0, out);
 }
 
 std::vector<KvSpan> KvEntry::Spans() const {
