@@ -24,13 +24,30 @@ StatusOr<std::unique_ptr<Decoder>> Decoder::Load(const Checkpoint& checkpoint, T
   return decoder;
 }
 
-std::unique_ptr<KvCache> Decoder::MakeCache() const {
-  std::vector<int64_t> widths, states;
-  for (const LayerSpec& l : spec_.layers) {
-    widths.push_back(l.has_attention() && l.attention.has_own_kv() ? l.attention.kv_width() : 0);
-    states.push_back(l.has_attention() ? 0 : (l.short_conv.kernel - 1) * spec_.hidden_size);
+KvGeometry KvGeometryOf(const DecoderSpec& spec) {
+  KvGeometry geometry;
+  for (const LayerSpec& l : spec.layers) {
+    const AttentionSpec& a = l.attention;
+    if (!l.has_attention()) {
+      geometry.push_back({.state = (l.short_conv.kernel - 1) * spec.hidden_size});
+    } else if (a.has_own_kv()) {
+      geometry.push_back({.heads = a.num_key_value_heads, .head_dim = a.head_dim, .window = a.sliding_window});
+    } else {
+      geometry.push_back({.donor = a.kv_layer});
+    }
   }
-  return std::make_unique<KvCache>(widths, states);
+  return geometry;
+}
+
+std::unique_ptr<KvCache> Decoder::MakeCache() const {
+  const KvGeometry geometry = KvGeometryOf(spec_);
+  return std::make_unique<KvCache>(geometry, UniformKvPlan(geometry, {.bits = 32}));
+}
+
+StatusOr<std::unique_ptr<KvCache>> Decoder::MakeCache(const KvPlan& plan) const {
+  const KvGeometry geometry = KvGeometryOf(spec_);
+  RETURN_IF_ERROR(CheckKvPlan(plan, geometry));
+  return std::make_unique<KvCache>(geometry, plan);
 }
 
 Status Decoder::Forward(std::span<const int32_t> ids, KvCache* cache, bool all_logits, std::vector<float>* logits) {

@@ -119,48 +119,46 @@ ValueId PlainFlow::Rope(ValueId x, int64_t heads, int rope) {
 }
 
 ValueId PlainFlow::Attend(ValueId q, ValueId k, ValueId v, const AttentionSpec& spec, int layer) {
-  const ValueId y = NewValue(columns(q));
-  std::vector<AttentionCall> calls;
   int64_t row = 0;
   bool cached = false;
   for (const Segment& s : segments_) {
-    const float* keys = data(k) + row * columns(k);
-    const float* values = data(v) + row * columns(v);
     if (s.cache != nullptr) {
-      s.cache->Append(layer, s.rows, keys, values);
-      keys = s.cache->Keys(layer);
-      values = s.cache->Values(layer);
+      s.cache->Append(layer, s.rows, data(k) + row * columns(k), data(v) + row * columns(v), pool_);
       cached = true;
     }
-    calls.push_back({.q = data(q) + row * columns(q), .k = keys, .v = values, .out = data(y) + row * columns(y),
-                     .rows = s.rows, .start = s.start});
     row += s.rows;
   }
   if (spec.kv_is_read_later && !cached) shared_[layer] = {k, v};
-  Attention(calls, ShapeOf(spec), pool_);
-  return y;
+  return AttendTo(q, {k, v}, spec, layer);
 }
 
 ValueId PlainFlow::AttendShared(ValueId q, const AttentionSpec& spec) {
+  return AttendTo(q, SharedKv(spec.kv_layer), spec, spec.kv_layer);
+}
+
+// Over the rows of kv, or over what a segment's cache holds for `layer` (this call's rows included).
+ValueId PlainFlow::AttendTo(ValueId q, KeysValues kv, const AttentionSpec& spec, int layer) {
   const ValueId y = NewValue(columns(q));
-  const KeysValues kv = SharedKv(spec.kv_layer);
   std::vector<AttentionCall> calls;
+  std::vector<KvAttentionCall> cached;
   int64_t row = 0;
   for (const Segment& s : segments_) {
-    AttentionCall call{.q = data(q) + row * columns(q), .out = data(y) + row * columns(y), .rows = s.rows, .start = s.start};
+    const float* queries = data(q) + row * columns(q);
+    float* out = data(y) + row * columns(y);
     if (s.cache != nullptr) {
-      // The donor layer has appended this call's rows already.
-      call.k = s.cache->Keys(spec.kv_layer);
-      call.v = s.cache->Values(spec.kv_layer);
+      cached.push_back({.q = queries, .out = out, .rows = s.rows, .start = s.start, .spans = s.cache->Spans(layer)});
     } else {
       OPTIQ_CHECK(kv.k >= 0);
-      call.k = data(kv.k) + row * columns(kv.k);
-      call.v = data(kv.v) + row * columns(kv.v);
+      calls.push_back({.q = queries, .k = data(kv.k) + row * columns(kv.k), .v = data(kv.v) + row * columns(kv.v), .out = out,
+                       .rows = s.rows, .start = s.start});
     }
-    calls.push_back(call);
     row += s.rows;
   }
   Attention(calls, ShapeOf(spec), pool_);
+  KvAttention(cached, ShapeOf(spec), pool_);
+  for (const Segment& s : segments_) {
+    if (s.cache != nullptr) s.cache->Done(layer);
+  }
   return y;
 }
 

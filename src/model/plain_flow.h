@@ -13,6 +13,7 @@
 #include "model/block.h"
 #include "model/rope.h"
 #include "ops/attention.h"
+#include "ops/kv_attention.h"
 #include "ops/linear.h"
 
 namespace optiq {
@@ -82,6 +83,7 @@ class PlainFlow : public Flow {
   void Drop(ValueId x) override;
 
  private:
+  ValueId AttendTo(ValueId q, KeysValues kv, const AttentionSpec& spec, int layer);
   struct Slot {
     AlignedBuffer<float> buffer;
     int64_t columns = 0;
