@@ -137,7 +137,8 @@ std::vector<DecoderSpec::Module> DecoderSpec::QuantizableModules() const {
     const BlockLayout layout = LayoutOf(*this, i);
     for (const LinearEntry& l : layout.linears) out.push_back({l.path, l.out, l.in, i, l.kind});
     for (const ExpertsEntry& e : layout.experts) {
-      out.push_back({e.path, e.out, e.in, i, ModuleKind::kExperts, layers[i].moe.num_experts});
+      out.push_back({e.path, e.out, e.in, i, ModuleKind::kExperts, layers[i].moe.num_experts,
+                     layers[i].moe.experts_per_token});
     }
   }
   if (!tie_word_embeddings) out.push_back({head_path, vocab_size, hidden_size, num_layers(), ModuleKind::kHead});

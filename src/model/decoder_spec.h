@@ -119,6 +119,10 @@ struct DecoderSpec {
     int block = 0;  // -1: before the first block; layer index; number of layers: the head
     ModuleKind kind = ModuleKind::kLinear;
     int64_t experts = 0;  // 0: not stacked
+    int64_t experts_per_token = 0;
+    // Weights that one token is multiplied with.
+    double active_weights() const { return static_cast<double>(out) * in * (experts > 0 ? experts_per_token : 1); }
+    uint64_t params() const { return static_cast<uint64_t>(rows()) * in; }
     int64_t rows() const { return (experts > 0 ? experts : 1) * out; }
     std::vector<int64_t> shape() const {
       return experts > 0 ? std::vector<int64_t>{experts, out, in} : std::vector<int64_t>{out, in};

@@ -64,23 +64,28 @@ StatusOr<BlockWeights> LoadBlockWeights(const Checkpoint& checkpoint, const Deco
   return w;
 }
 
-std::vector<const WeightMatrix*> BlockWeights::matrices() const {
-  std::vector<const WeightMatrix*> out;
-  for (const LinearWeights* l :
-       {&q, &k, &v, &o, &conv_in, &conv_out, &gate, &up, &down, &router, &shared_gate, &shared_up, &shared_down,
-        &shared_expert_gate, &per_layer_gate, &per_layer_projection}) {
-    if (l->matrix.rows > 0) out.push_back(&l->matrix);
+std::vector<BlockWeights::Ref> BlockWeights::refs() {
+  std::vector<Ref> out;
+  for (LinearWeights* l : {&q, &k, &v, &o, &conv_in, &conv_out, &gate, &up, &down, &router, &shared_gate, &shared_up, &shared_down,
+                           &shared_expert_gate, &per_layer_gate, &per_layer_projection}) {
+    if (l->matrix.rows > 0) out.push_back({&l->matrix, -1});
   }
-  for (const ExpertWeights* x : {&expert_gate, &expert_up, &expert_down}) {
-    for (const WeightMatrix& m : x->experts) out.push_back(&m);
+  for (ExpertWeights* x : {&expert_gate, &expert_up, &expert_down}) {
+    for (size_t e = 0; e < x->experts.size(); ++e) out.push_back({&x->experts[e], static_cast<int>(e)});
   }
   return out;
 }
 
-std::vector<const WeightMatrix*> BlockWeights::Find(const std::string& path) const {
+std::vector<const WeightMatrix*> BlockWeights::matrices() const {
   std::vector<const WeightMatrix*> out;
+  for (const Ref& r : const_cast<BlockWeights*>(this)->refs()) out.push_back(r.matrix);
+  return out;
+}
+
+std::vector<WeightMatrix> BlockWeights::Find(const std::string& path) const {
+  std::vector<WeightMatrix> out;
   for (const WeightMatrix* m : matrices()) {
-    if (m->path == path) out.push_back(m);
+    if (m->path == path) out.push_back(*m);
   }
   return out;
 }

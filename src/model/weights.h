@@ -38,9 +38,14 @@ struct BlockWeights {
   ExpertWeights expert_gate, expert_up, expert_down;
 
   // Every matrix that is there, in model order; experts one by one.
+  struct Ref {
+    WeightMatrix* matrix;
+    int expert;  // -1: not of a stack
+  };
+  std::vector<Ref> refs();
   std::vector<const WeightMatrix*> matrices() const;
   // The parts of one module: one matrix, or one per expert. Empty when the block has no such module.
-  std::vector<const WeightMatrix*> Find(const std::string& path) const;
+  std::vector<WeightMatrix> Find(const std::string& path) const;
 };
 
 // Gemma 4's per-layer embeddings (per_layer_inputs.h).

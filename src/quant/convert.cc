@@ -9,10 +9,12 @@
 #include "io/atomic_dir.h"
 #include "io/atomic_file.h"
 #include "quant/allocation.h"
+#include "quant/encode_module.h"
 #include "quant/evaluate.h"
 #include "quant/metadata.h"
 #include "quant/model_card.h"
 #include "quant/report_html.h"
+#include "quant/towers.h"
 #include "quant/write_model.h"
 #include "text/chat_template.h"
 #include "text/tokenizer.h"
@@ -66,6 +68,9 @@ class Conversion {
       ASSIGN_OR_RETURN(work_, dir_->WorkPath());
     }
     RETURN_IF_ERROR(Describe());
+    if (o_.keep_towers && !HasTowers(*in_.checkpoint, in_.spec)) {
+      return InvalidArgument("{}: --keep-towers: the model has no image or sound towers", o_.model);
+    }
     RETURN_IF_ERROR(MakePlan());
     if (!o_.save_plan.empty()) RETURN_IF_ERROR(AtomicWriteFile(o_.save_plan, s_.plan.ToJson().dump(2) + "\n"));
     RETURN_IF_ERROR(FillSizes());
@@ -176,7 +181,7 @@ class Conversion {
     bool same = modules.size() == s_.table.items.size();
     for (size_t i = 0; same && i < modules.size(); ++i) {
       same = modules[i].path == s_.table.items[i].path &&
-             s_.table.items[i].shape == std::vector<int64_t>{modules[i].out, modules[i].in};
+             s_.table.items[i].shape == modules[i].shape();
     }
     if (!same) return FailedPrecondition("{}: does not list the weights of {}", o_.sensitivity_file, o_.model);
     return OkStatus();
@@ -223,6 +228,7 @@ class Conversion {
     RETURN_IF_ERROR(Timed("writing", [&]() -> Status {
       std::vector<std::string> dropped;
       RETURN_IF_ERROR(WriteModel(*in_.checkpoint, in_.spec, s_.plan, moments_, dir_->path(), pool_, progress_, &dropped));
+      if (o_.keep_towers) RETURN_IF_ERROR(WriteTowers(*in_.checkpoint, in_.spec, dir_->path()));
       for (const std::string& name : in_.checkpoint->TextFiles()) {
         ASSIGN_OR_RETURN(std::string text, in_.checkpoint->ReadTextFile(name));
         RETURN_IF_ERROR(dir_->WriteFile(name, text));
@@ -240,10 +246,20 @@ class Conversion {
 
   void NoteDropped(const std::vector<std::string>& dropped) {
     std::vector<std::string> unexpected;
+    int64_t towers = 0;
     for (const std::string& name : dropped) {
       const bool known = name.ends_with("rotary_emb.inv_freq") ||
-                         (in_.spec.tie_word_embeddings && name == in_.spec.head_path + ".weight");
-      if (!known) unexpected.push_back(name);
+                         (in_.spec.tie_word_embeddings && name == in_.spec.head_path + ".weight") ||
+                         IsSharedKvTensor(in_.spec, name);
+      if (IsTowerTensor(in_.spec, name)) {
+        ++towers;
+      } else if (!known) {
+        unexpected.push_back(name);
+      }
+    }
+    if (towers > 0 && !o_.keep_towers) {
+      s_.warnings.push_back(fmt::format("left out {} tensors of image and sound towers: the result is a text model (--keep-towers keeps them)",
+                                        towers));
     }
     if (unexpected.empty()) return;
     s_.warnings.push_back(fmt::format("left out {} tensors that the {} architecture does not use, the first: {}",
@@ -373,7 +389,8 @@ Plan UniformPlan(const DecoderSpec& spec, AffineFormat format) {
   plan.default_format = format;
   plan.origin = FormatName(format);
   for (const DecoderSpec::Module& m : spec.QuantizableModules()) {
-    if (m.in % format.group_size == 0) plan.entries[m.path] = {.format = format};
+    const std::vector<AffineFormat> formats = CandidatesFor(m, {format});
+    if (!formats.empty()) plan.entries[m.path] = {.format = formats[0]};
   }
   return plan;
 }

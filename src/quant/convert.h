@@ -45,6 +45,7 @@ struct ConvertOptions {
   bool dry_run = false;               // stop before writing
   bool overwrite = false;
   bool resume = true;
+  bool keep_towers = false;           // write image and sound towers to a file of their own, as they are (bf16)
   uint64_t memory_bytes = 2ull << 30;
 
   std::string command_line, date, version;  // for the records

@@ -93,7 +93,7 @@ StatusOr<AffineMatrix> EncodeMatrix(const WeightMatrix& w, AffineFormat format, 
   return m;
 }
 
-double RelativeError(const WeightMatrix& w, const AffineMatrix& encoded, std::span<const float> h, ThreadPool* pool) {
+OutputError OutputErrorOf(const WeightMatrix& w, const AffineMatrix& encoded, std::span<const float> h, ThreadPool* pool) {
   const int64_t tasks = DivUp(w.rows, kRows);
   std::vector<double> error(tasks), total(tasks);
   const WeightMatrix view = ViewOf(encoded, w.path);
@@ -116,12 +116,17 @@ double RelativeError(const WeightMatrix& w, const AffineMatrix& encoded, std::sp
     error[task] = e;
     total[task] = t;
   });
-  double e = 0, t = 0;
+  OutputError out;
   for (int64_t i = 0; i < tasks; ++i) {
-    e += error[i];
-    t += total[i];
+    out.error += error[i];
+    out.total += total[i];
   }
-  return t > 0 ? e / t : 0;
+  return out;
+}
+
+double RelativeError(const WeightMatrix& w, const AffineMatrix& encoded, std::span<const float> h, ThreadPool* pool) {
+  const OutputError e = OutputErrorOf(w, encoded, h, pool);
+  return e.total > 0 ? e.error / e.total : 0;
 }
 
 }  // namespace optiq

@@ -26,7 +26,12 @@ DType ScaleDType(const WeightMatrix& w);
 StatusOr<AffineMatrix> EncodeMatrix(const WeightMatrix& w, AffineFormat format, const std::string& encoder,
                                     std::span<const float> h, ThreadPool* pool);
 
-// sum_ij h_j (W - decoded)_ij^2 / sum_ij h_j W_ij^2. h: [cols] or empty for ones.
+// error: sum_ij h_j (W - decoded)_ij^2; total: sum_ij h_j W_ij^2. h: [cols] or empty for ones.
+struct OutputError {
+  double error = 0, total = 0;
+};
+OutputError OutputErrorOf(const WeightMatrix& w, const AffineMatrix& encoded, std::span<const float> h, ThreadPool* pool);
+// error / total, 0 for a matrix of zeros.
 double RelativeError(const WeightMatrix& w, const AffineMatrix& encoded, std::span<const float> h, ThreadPool* pool);
 
 }  // namespace optiq

@@ -18,10 +18,14 @@
 namespace optiq {
 
 struct InputMoments {
-  std::map<std::string, std::vector<float>> mean_squares;  // module path -> [in]
+  std::map<std::string, std::vector<float>> mean_squares;  // module path -> [in]; stacked experts: [experts, in]
+  // Stacked experts: how many tokens each got. One that got none has the average of the others for its mean squares.
+  std::map<std::string, std::vector<int64_t>> expert_tokens;
 
   // Empty when the module is not known.
   std::span<const float> Of(const std::string& path) const;
+  // [in] of one expert, or of the module when expert < 0.
+  std::span<const float> OfPart(const std::string& path, int expert, int64_t in) const;
 };
 
 // All modules of spec.QuantizableModules(). A tied embedding counts in both of its parts: the inputs of the head, scaled to mean 1, plus
