@@ -7,6 +7,13 @@
 
 namespace optiq {
 
+namespace {
+
+// "model.layers.3.mlp.up_proj" -> "up_proj".
+std::string_view ModuleName(std::string_view path) { return path.substr(path.rfind('.') + 1); }
+
+}  // namespace
+
 void GateRow(Activation activation, const float* gate, const float* up, int64_t n, float* out) {
   switch (activation) {
     case Activation::kSilu: return SiluMulRow(gate, up, n, out);
@@ -63,12 +70,14 @@ void PlainFlow::ForRows(Fn fn) {
 }
 
 ValueId PlainFlow::Linear(ValueId x, const LinearWeights& w) {
+  const OpTimer timer(profile_, ModuleName(w.matrix.path));
   const ValueId y = NewValue(w.matrix.rows);
   optiq::Linear(data(x), rows_, columns(x), w.matrix, w.bias_data(), data(y), columns(y), pool_, products_);
   return y;
 }
 
 ValueId PlainFlow::Linears(ValueId x, std::initializer_list<const LinearWeights*> all) {
+  const OpTimer timer(profile_, ModuleName((*all.begin())->matrix.path));
   LinearProduct products[4];
   OPTIQ_CHECK(all.size() <= std::size(products));
   const ValueId first = num_values();
@@ -84,6 +93,7 @@ ValueId PlainFlow::Linears(ValueId x, std::initializer_list<const LinearWeights*
 ValueId PlainFlow::Norm(ValueId x, const std::vector<float>& weight) { return HeadNorm(x, 1, weight); }
 
 ValueId PlainFlow::HeadNorm(ValueId x, int64_t heads, const std::vector<float>& weight) {
+  const OpTimer timer(profile_, "norm");
   const int64_t n = columns(x), d = n / heads;
   const ValueId y = NewValue(n);
   const float* in = data(x);
@@ -97,6 +107,7 @@ ValueId PlainFlow::HeadNorm(ValueId x, int64_t heads, const std::vector<float>& 
 }
 
 ValueId PlainFlow::Rope(ValueId x, int64_t heads, int rope) {
+  const OpTimer timer(profile_, "rope");
   const int64_t n = columns(x), d = n / heads;
   const ValueId y = NewValue(n);
   const float* in = data(x);
@@ -111,6 +122,7 @@ ValueId PlainFlow::Rope(ValueId x, int64_t heads, int rope) {
 }
 
 ValueId PlainFlow::Attend(ValueId q, ValueId k, ValueId v, const AttentionSpec& spec, int layer) {
+  const OpTimer timer(profile_, "attention");
   const ValueId y = NewValue(columns(q));
   std::vector<AttentionCall> calls;
   int64_t row = 0;
@@ -131,6 +143,7 @@ ValueId PlainFlow::Attend(ValueId q, ValueId k, ValueId v, const AttentionSpec& 
 }
 
 ValueId PlainFlow::Gate(ValueId gate, ValueId up, Activation activation) {
+  const OpTimer timer(profile_, "activation");
   const int64_t n = columns(gate);
   const ValueId y = NewValue(n);
   const float* g = data(gate);
@@ -141,6 +154,7 @@ ValueId PlainFlow::Gate(ValueId gate, ValueId up, Activation activation) {
 }
 
 ValueId PlainFlow::Add(ValueId a, ValueId b) {
+  const OpTimer timer(profile_, "add");
   const int64_t n = columns(a);
   const ValueId y = NewValue(n);
   const float* x = data(a);
