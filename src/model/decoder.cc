@@ -3,7 +3,10 @@
 #include <cmath>
 #include <new>
 
+#include "base/aligned.h"
 #include "kernels/vector.h"
+#include "model/find_damage.h"
+#include "model/per_layer_inputs.h"
 #include "model/plain_flow.h"
 #include "model/rope.h"
 #include "ops/linear.h"
@@ -25,7 +28,12 @@ KvGeometry KvGeometryOf(const DecoderSpec& spec) {
   KvGeometry geometry;
   for (const LayerSpec& l : spec.layers) {
     const AttentionSpec& a = l.attention;
-    geometry.push_back({.heads = a.num_key_value_heads, .head_dim = a.head_dim, .window = a.sliding_window});
+    if (!l.has_attention()) {
+      geometry.push_back({.state = (l.short_conv.kernel - 1) * spec.hidden_size});
+    } else {
+      geometry.push_back({.heads = a.has_own_kv() ? a.num_key_value_heads : 0, .head_dim = a.head_dim,
+                          .window = a.sliding_window, .donor = a.kv_layer});
+    }
   }
   return geometry;
 }
@@ -52,10 +60,19 @@ Status Decoder::Forward(std::span<const int32_t> ids, KvCache* cache, bool all_l
   RETURN_IF_ERROR(cache->Reserve(n));
   try {
     for (RopeTable& t : ropes_) t.Extend(cache->length() + n);
-    PlainFlow flow(spec_, ropes_, {{.rows = n, .start = cache->length(), .cache = cache}}, pool_);
+    PlainFlow flow(spec_, ropes_, {{.rows = n, .start = cache->length(), .cache = cache}}, pool_, false, &buffers_,
+                   products_);
     ValueId x = flow.NewValue(spec_.hidden_size);
     EmbedTokens(spec_, weights_.embedding, ids, flow.data(x), pool_);
+    AlignedBuffer<float> per_layer;
+    if (spec_.per_layer_input_size > 0) {
+      PerLayerInputs(spec_, weights_.per_layer, ids, flow.data(x), 0, spec_.num_layers(),
+                     per_layer.Grow(n * spec_.per_layer_width()), pool_);
+    }
     for (size_t i = 0; i < spec_.layers.size(); ++i) {
+      if (spec_.per_layer_input_size > 0) {
+        flow.SetPerLayerInput(per_layer.data() + i * spec_.per_layer_input_size, spec_.per_layer_width());
+      }
       x = RunBlock(&flow, spec_.layers[i], weights_.blocks[i], static_cast<int>(i), x);
     }
     cache->Advance(n);
@@ -63,7 +80,7 @@ Status Decoder::Forward(std::span<const int32_t> ids, KvCache* cache, bool all_l
     const int64_t rows = all_logits ? n : 1;
     logits->resize(rows * spec_.vocab_size);
     Linear(flow.data(x) + (n - rows) * spec_.hidden_size, rows, spec_.hidden_size, weights_.head, nullptr,
-           logits->data(), spec_.vocab_size, pool_);
+           logits->data(), spec_.vocab_size, pool_, products_);
     if (spec_.final_logit_softcapping > 0) {
       for (int64_t r = 0; r < rows; ++r) {
         SoftcapRow(logits->data() + r * spec_.vocab_size, spec_.vocab_size, spec_.final_logit_softcapping);
@@ -73,7 +90,7 @@ Status Decoder::Forward(std::span<const int32_t> ids, KvCache* cache, bool all_l
     return ResourceExhausted("no memory for {} tokens at position {}; use a shorter prompt", n, cache->length());
   }
   for (float v : *logits) {
-    if (!std::isfinite(v)) return DataLoss("the model's logits are not finite; a weight is damaged (NaN or infinity)");
+    if (!std::isfinite(v)) return DataLoss("the model's logits are not finite: {}", DescribeDamage(weights_));
   }
   return OkStatus();
 }

@@ -6,6 +6,7 @@
 #include <span>
 #include <vector>
 
+#include "base/aligned.h"
 #include "base/status.h"
 #include "base/thread_pool.h"
 #include "io/checkpoint.h"
@@ -13,6 +14,7 @@
 #include "model/decoder_spec.h"
 #include "model/rope.h"
 #include "model/weights.h"
+#include "ops/linear.h"
 
 namespace optiq {
 
@@ -23,6 +25,10 @@ class Decoder {
   ~Decoder();
 
   const DecoderSpec& spec() const { return spec_; }
+
+  // How matrix products are computed: exactly (the default), or fast.
+  void set_products(Products products) { products_ = products; }
+  Products products() const { return products_; }
 
   // An empty cache for one sequence: f32 throughout, or by a plan (kInvalidArgument when it does not fit the model).
   std::unique_ptr<KvCache> MakeCache() const;
@@ -38,6 +44,8 @@ class Decoder {
   DecoderSpec spec_;
   DecoderWeights weights_;
   RopeTables ropes_;
+  BufferPool<float> buffers_;
+  Products products_ = Products::kF32;
   ThreadPool* pool_ = nullptr;
 };
 

@@ -188,7 +188,8 @@ TEST_P(GoldenTest, QuantizedCaches) {
 }
 
 INSTANTIATE_TEST_SUITE_P(Architectures, GoldenTest,
-                         testing::Values("llama", "mistral", "qwen2", "qwen3", "gemma3_text", "smollm3"),
+                         testing::Values("llama", "mistral", "qwen2", "qwen3", "gemma3_text", "smollm3", "gemma4_e2b",
+                                         "gemma4_26b_moe", "gemma4_31b", "qwen3_moe", "lfm2"),
                          [](const auto& info) { return info.param; });
 
 }  // namespace

@@ -29,7 +29,7 @@ struct ConvertOptions {
   std::vector<int> candidate_bits = {4, 8};
   std::vector<int> group_sizes = {64};  // the first is the default format's
   std::vector<std::pair<std::string, int>> overrides;
-  std::string encoder = "rtn";
+  std::string encoder = "search";  // one of kEncoders (encode.h)
   bool probe_all = false;
   Products products = Products::kBF16;
 

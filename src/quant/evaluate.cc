@@ -53,7 +53,9 @@ class Evaluator {
     if (v.artifact != nullptr) return LoadWeightMatrix(*v.artifact, w.path, w.rows, w.cols);
     auto entry = v.plan->entries.find(w.path);
     if (entry == v.plan->entries.end() || entry->second.dense) return w;
-    ASSIGN_OR_RETURN(AffineMatrix encoded, EncodeMatrix(w, entry->second.format, entry->second.encoder, pool_));
+    ASSIGN_OR_RETURN(AffineMatrix encoded, EncodeMatrix(w, entry->second.format, entry->second.encoder,
+                                                        v.moments != nullptr ? v.moments->Of(w.path) : std::span<const float>(),
+                                                        pool_));
     owned->push_back(std::move(encoded));
     return ViewOf(owned->back(), w.path);
   }

@@ -23,22 +23,11 @@ double Now() {
   return std::chrono::duration<double>(std::chrono::steady_clock::now().time_since_epoch()).count();
 }
 
-// The reference's activations of a block, with the input of every linear remembered.
-class Tape : public PlainFlow {
- public:
-  using PlainFlow::PlainFlow;
-  ValueId Linear(ValueId x, const LinearWeights& w) override {
-    inputs.emplace_back(&w, x);
-    return PlainFlow::Linear(x, w);
-  }
-  std::vector<std::pair<const LinearWeights*, ValueId>> inputs;
-};
-
 class Sweep {
  public:
-  Sweep(const Checkpoint& checkpoint, const DecoderSpec& spec, const TokenBatch& tokens, const SweepOptions& options,
-        ThreadPool* pool, SweepStats* stats)
-      : checkpoint_(checkpoint), spec_(spec), tokens_(tokens), options_(options), pool_(pool), stats_(stats),
+  Sweep(const Checkpoint& checkpoint, const DecoderSpec& spec, const TokenBatch& tokens, const InputMoments& moments,
+        const SweepOptions& options, ThreadPool* pool, SweepStats* stats)
+      : checkpoint_(checkpoint), spec_(spec), tokens_(tokens), moments_(moments), options_(options), pool_(pool), stats_(stats),
         modules_(spec.QuantizableModules()), total_(tokens.sequences * tokens.length),
         ropes_(MakeRopeTables(spec, tokens.length)) {}
 
@@ -187,7 +176,7 @@ class Sweep {
   std::string StatePath() const { return options_.work_dir + "/sweep_state.safetensors"; }
 
   Status Resume() {
-    std::string key = fmt::format("sweep 1|{}|{}|{}x{}|{}|{}|{}|", table_.fingerprint, tokens_.sha256,
+    std::string key = fmt::format("sweep 2|{}|{}|{}x{}|{}|{}|{}|", table_.fingerprint, tokens_.sha256,
                                   tokens_.sequences, tokens_.length, options_.encoder, options_.probe_all,
                                   static_cast<int>(options_.products));
     for (AffineFormat f : options_.candidates) key += fmt::format("{}g{},", f.bits, f.group_size);
@@ -284,23 +273,25 @@ class Sweep {
       EmbedTokens(spec_, ViewOf(encoded, embedding.path), tokens_.ids, stream, pool_);
       SubRow(stream, state_.reference.data(), total_ * hidden(), stream);
     }
-    RETURN_IF_ERROR(MeasureErrors(0, embedding, {}));
+    RETURN_IF_ERROR(MeasureErrors(0, embedding));
     checkpoint_.Release(embedding.weight);
     return OkStatus();
   }
 
   StatusOr<AffineMatrix> Encode(int probe, const WeightMatrix& w) {
     const SensitivityOption& o = table_.items[probes_[probe].item].options[probes_[probe].option];
-    return EncodeMatrix(w, o.format, o.encoder, pool_);
+    return EncodeMatrix(w, o.format, o.encoder, MomentsOf(probes_[probe].item), pool_);
   }
 
+  std::span<const float> MomentsOf(int item) const { return moments_.Of(table_.items[item].path); }
+
   // weight_error of all options of an item, once.
-  Status MeasureErrors(int item, const WeightMatrix& w, const std::vector<float>& h) {
+  Status MeasureErrors(int item, const WeightMatrix& w) {
     if (!state_.weight_error[item].empty()) return OkStatus();
     std::vector<double> errors;
     for (const SensitivityOption& o : table_.items[item].options) {
-      ASSIGN_OR_RETURN(AffineMatrix encoded, EncodeMatrix(w, o.format, o.encoder, pool_));
-      errors.push_back(RelativeError(w, encoded, h, pool_));
+      ASSIGN_OR_RETURN(AffineMatrix encoded, EncodeMatrix(w, o.format, o.encoder, MomentsOf(item), pool_));
+      errors.push_back(RelativeError(w, encoded, MomentsOf(item), pool_));
     }
     state_.weight_error[item] = std::move(errors);
     return OkStatus();
@@ -324,15 +315,14 @@ class Sweep {
     const size_t old_streams = state_.streams.size();
     for (int p : fresh) NewStream(p);
 
-    std::vector<std::vector<float>> squares(table_.items.size());  // sum over tokens of squared inputs, by item
     const int64_t group = SequencesPerGroup();
     for (int64_t s0 = 0; s0 < tokens_.sequences; s0 += group) {
       const int64_t sequences = std::min(group, tokens_.sequences - s0);
-      RunGroup(b, weights, s0 * tokens_.length, sequences, old_streams, fresh, encoded, &squares);
+      RunGroup(b, weights, s0 * tokens_.length, sequences, old_streams, fresh, encoded);
     }
     for (size_t i = 0; i < table_.items.size(); ++i) {
-      if (squares[i].empty()) continue;
-      RETURN_IF_ERROR(MeasureErrors(static_cast<int>(i), MatrixOf(weights, modules_[i].path), squares[i]));
+      if (modules_[i].block != b) continue;
+      RETURN_IF_ERROR(MeasureErrors(static_cast<int>(i), MatrixOf(weights, modules_[i].path)));
     }
     for (LinearWeights* l : weights.linears()) checkpoint_.Release(l->matrix.weight);
     return OkStatus();
@@ -347,17 +337,15 @@ class Sweep {
 
   // Rows [row0, row0 + sequences * length) of the reference and of all streams through block b.
   void RunGroup(int b, const BlockWeights& weights, int64_t row0, int64_t sequences, size_t old_streams,
-                const std::vector<int>& fresh, const std::vector<AffineMatrix>& encoded,
-                std::vector<std::vector<float>>* squares) {
+                const std::vector<int>& fresh, const std::vector<AffineMatrix>& encoded) {
     const int64_t rows = sequences * tokens_.length, d = hidden();
     const double block_flops = BlockFlops(b) * rows / total_;
     const std::vector<Segment> segments(sequences, Segment{.rows = tokens_.length});
-    Tape tape(spec_, ropes_, segments, pool_, /*keep_all=*/true, &buffers_);
+    PlainFlow tape(spec_, ropes_, segments, pool_, /*keep_all=*/true, &buffers_);
     const ValueId x = tape.NewValue(d);
     std::memcpy(tape.data(x), state_.reference.data() + row0 * d, rows * d * sizeof(float));
     const ValueId out = RunBlock(&tape, spec_.layers[b], weights, b, x);
     flops_ += block_flops;
-    AddSquares(tape, rows, squares);
     Advance(block_flops, spec_.layers[b].prefix.substr(0, spec_.layers[b].prefix.size() - 1));
 
     // Older streams, as many side by side as temporaries allow.
@@ -388,19 +376,6 @@ class Sweep {
       Advance(block_flops, "");
     }
     std::memcpy(state_.reference.data() + row0 * d, tape.data(out), rows * d * sizeof(float));
-  }
-
-  void AddSquares(const Tape& tape, int64_t rows, std::vector<std::vector<float>>* squares) {
-    pool_->ParallelFor(static_cast<int64_t>(tape.inputs.size()), [&](int64_t i, int) {
-      const auto& [linear, id] = tape.inputs[i];
-      for (size_t item = 0; item < modules_.size(); ++item) {
-        if (modules_[item].path != linear->matrix.path) continue;
-        std::vector<float>& sums = (*squares)[item];
-        const int64_t n = tape.columns(id);
-        sums.resize(n, 0.0f);
-        for (int64_t r = 0; r < rows; ++r) AddSquaresRow(tape.data(id) + r * n, n, sums.data());
-      }
-    });
   }
 
   // Final norm, head, KL of every stream.
@@ -442,9 +417,7 @@ class Sweep {
     }
     for (size_t item = 0; item < table_.items.size(); ++item) {
       if (modules_[item].block != num_layers() || !state_.weight_error[item].empty()) continue;
-      std::vector<float> h(d, 0.0f);
-      for (int64_t r = 0; r < total_; ++r) AddSquaresRow(normed.data() + r * d, d, h.data());
-      RETURN_IF_ERROR(MeasureErrors(static_cast<int>(item), head, h));
+      RETURN_IF_ERROR(MeasureErrors(static_cast<int>(item), head));
     }
     const LogitReference reference{.hidden = normed.data(), .rows = total_, .head = &head,
                                    .softcap = spec_.final_logit_softcapping};
@@ -500,6 +473,7 @@ class Sweep {
   const Checkpoint& checkpoint_;
   const DecoderSpec& spec_;
   const TokenBatch& tokens_;
+  const InputMoments& moments_;
   const SweepOptions& options_;
   ThreadPool* pool_;
   SweepStats* stats_;
@@ -537,11 +511,11 @@ std::vector<bool> ProbedOptions(const std::vector<AffineFormat>& formats, bool p
 }
 
 StatusOr<SensitivityTable> MeasureSensitivity(const Checkpoint& checkpoint, const DecoderSpec& spec,
-                                              const TokenBatch& tokens, const SweepOptions& options, ThreadPool* pool,
-                                              SweepStats* stats) {
+                                              const TokenBatch& tokens, const InputMoments& moments,
+                                              const SweepOptions& options, ThreadPool* pool, SweepStats* stats) {
   try {
     SweepStats unused;
-    return Sweep(checkpoint, spec, tokens, options, pool, stats != nullptr ? stats : &unused).Run();
+    return Sweep(checkpoint, spec, tokens, moments, options, pool, stats != nullptr ? stats : &unused).Run();
   } catch (const std::bad_alloc&) {
     return ResourceExhausted("sensitivity: out of memory; use fewer calibration tokens or a smaller --memory");
   }

@@ -37,6 +37,11 @@ TokenBatch Tokens(const Model& m, int64_t sequences, int64_t length) {
   return t;
 }
 
+InputMoments MomentsOf(const Model& m, const TokenBatch& tokens) {
+  ThreadPool pool(2);
+  return *MeasureInputMoments(*m.checkpoint, m.spec, tokens, "", &pool, nullptr);
+}
+
 SweepOptions Options(Products products = Products::kF32) {
   SweepOptions o;
   o.candidates = {{4, 32}, {8, 32}};
@@ -54,7 +59,7 @@ class SweepTest : public testing::TestWithParam<std::string> {
 TEST_P(SweepTest, EqualsWholeModelRuns) {
   const Model m = Open(GetParam());
   const TokenBatch tokens = Tokens(m, 3, 24);
-  StatusOr<SensitivityTable> table = MeasureSensitivity(*m.checkpoint, m.spec, tokens, Options(), &pool_, nullptr);
+  StatusOr<SensitivityTable> table = MeasureSensitivity(*m.checkpoint, m.spec, tokens, MomentsOf(m, tokens), Options(), &pool_, nullptr);
   ASSERT_TRUE(table.ok()) << table.status();
   std::vector<Plan> plans;
   std::vector<double> expected;
@@ -62,14 +67,15 @@ TEST_P(SweepTest, EqualsWholeModelRuns) {
     for (const SensitivityOption& o : item.options) {
       if (item.block > 1 && item.block < static_cast<int>(m.spec.layers.size()) - 1) continue;
       Plan plan;
-      plan.entries[item.path] = {.format = o.format};
+      plan.entries[item.path] = {.format = o.format, .encoder = o.encoder};
       plans.push_back(plan);
       expected.push_back(o.kl);
       EXPECT_TRUE(o.measured);
     }
   }
+  const InputMoments moments = MomentsOf(m, tokens);
   std::vector<EvalVariant> variants;
-  for (const Plan& p : plans) variants.push_back({.name = p.entries.begin()->first, .plan = &p});
+  for (const Plan& p : plans) variants.push_back({.name = p.entries.begin()->first, .plan = &p, .moments = &moments});
   StatusOr<Evaluation> evaluation = EvaluateVariants(*m.checkpoint, m.spec, tokens, variants, &pool_, nullptr);
   ASSERT_TRUE(evaluation.ok()) << evaluation.status();
   ASSERT_GE(plans.size(), 20u);
@@ -81,11 +87,37 @@ TEST_P(SweepTest, EqualsWholeModelRuns) {
   }
 }
 
+// The moments are the mean squares of what the layers read, and do not depend on how many threads there are.
+TEST_P(SweepTest, InputMoments) {
+  const Model m = Open(GetParam());
+  const TokenBatch tokens = Tokens(m, 3, 24);
+  const InputMoments moments = MomentsOf(m, tokens);
+  for (const DecoderSpec::Module& module : m.spec.QuantizableModules()) {
+    ASSERT_EQ(static_cast<int64_t>(moments.Of(module.path).size()), module.in) << module.path;
+  }
+  // The first attention reads the normed embeddings: computed here by hand.
+  std::vector<float> x(tokens.ids.size() * m.spec.hidden_size);
+  EmbedTokens(m.spec, *LoadEmbedding(*m.checkpoint, m.spec), tokens.ids, x.data(), &pool_);
+  const std::vector<float> norm = LoadBlockWeights(*m.checkpoint, m.spec, 0)->input_norm;
+  std::vector<double> want(m.spec.hidden_size);
+  for (size_t r = 0; r < tokens.ids.size(); ++r) {
+    const float* row = x.data() + r * m.spec.hidden_size;
+    double squares = 0;
+    for (int64_t i = 0; i < m.spec.hidden_size; ++i) squares += double{row[i]} * row[i];
+    const double inv = 1 / std::sqrt(squares / m.spec.hidden_size + m.spec.rms_norm_eps);
+    for (int64_t i = 0; i < m.spec.hidden_size; ++i) want[i] += std::pow(row[i] * inv * norm[i], 2) / tokens.ids.size();
+  }
+  const std::span<const float> got = moments.Of(m.spec.layers[0].prefix + "self_attn.q_proj");
+  for (int64_t i = 0; i < m.spec.hidden_size; ++i) EXPECT_NEAR(got[i], want[i], 1e-4 * want[i] + 1e-9);
+  ThreadPool one(1);
+  EXPECT_EQ(MeasureInputMoments(*m.checkpoint, m.spec, tokens, "", &one, nullptr)->mean_squares, moments.mean_squares);
+}
+
 TEST_P(SweepTest, BF16ProductsChangeKlByLessThanOnePercent) {
   const Model m = Open(GetParam());
   const TokenBatch tokens = Tokens(m, 3, 24);
-  const SensitivityTable exact = *MeasureSensitivity(*m.checkpoint, m.spec, tokens, Options(), &pool_, nullptr);
-  const SensitivityTable fast = *MeasureSensitivity(*m.checkpoint, m.spec, tokens, Options(Products::kBF16), &pool_, nullptr);
+  const SensitivityTable exact = *MeasureSensitivity(*m.checkpoint, m.spec, tokens, MomentsOf(m, tokens), Options(), &pool_, nullptr);
+  const SensitivityTable fast = *MeasureSensitivity(*m.checkpoint, m.spec, tokens, MomentsOf(m, tokens), Options(Products::kBF16), &pool_, nullptr);
   for (size_t i = 0; i < exact.items.size(); ++i) {
     for (size_t o = 0; o < exact.items[i].options.size(); ++o) {
       const double want = exact.items[i].options[o].kl;
@@ -97,15 +129,15 @@ TEST_P(SweepTest, BF16ProductsChangeKlByLessThanOnePercent) {
 TEST_P(SweepTest, WavesThreadsAndKillsDoNotChangeABit) {
   const Model m = Open(GetParam());
   const TokenBatch tokens = Tokens(m, 3, 24);
-  const std::string whole = MeasureSensitivity(*m.checkpoint, m.spec, tokens, Options(), &pool_, nullptr)->ToJson().dump();
+  const std::string whole = MeasureSensitivity(*m.checkpoint, m.spec, tokens, MomentsOf(m, tokens), Options(), &pool_, nullptr)->ToJson().dump();
 
   ThreadPool one(1);
-  EXPECT_EQ(MeasureSensitivity(*m.checkpoint, m.spec, tokens, Options(), &one, nullptr)->ToJson().dump(), whole);
+  EXPECT_EQ(MeasureSensitivity(*m.checkpoint, m.spec, tokens, MomentsOf(m, tokens), Options(), &one, nullptr)->ToJson().dump(), whole);
 
   SweepOptions small = Options();
   small.memory_bytes = 4 * (64 << 20) + tokens.ids.size() * m.spec.hidden_size * 4 * 9;  // nine streams at a time
   SweepStats stats;
-  EXPECT_EQ(MeasureSensitivity(*m.checkpoint, m.spec, tokens, small, &pool_, &stats)->ToJson().dump(), whole);
+  EXPECT_EQ(MeasureSensitivity(*m.checkpoint, m.spec, tokens, MomentsOf(m, tokens), small, &pool_, &stats)->ToJson().dump(), whole);
   EXPECT_GT(stats.waves, 3);
 
   const std::string work = std::filesystem::temp_directory_path() / fmt::format("optiq_sweep_{}_{}", GetParam(), getpid());
@@ -115,10 +147,10 @@ TEST_P(SweepTest, WavesThreadsAndKillsDoNotChangeABit) {
     killed.memory_bytes = memory;
     killed.work_dir = work;
     killed.stop_after_block = 1;
-    EXPECT_EQ(MeasureSensitivity(*m.checkpoint, m.spec, tokens, killed, &pool_, nullptr).status().code(), absl::StatusCode::kCancelled);
+    EXPECT_EQ(MeasureSensitivity(*m.checkpoint, m.spec, tokens, MomentsOf(m, tokens), killed, &pool_, nullptr).status().code(), absl::StatusCode::kCancelled);
     killed.stop_after_block = -1;
     SweepStats resumed;
-    EXPECT_EQ(MeasureSensitivity(*m.checkpoint, m.spec, tokens, killed, &pool_, &resumed)->ToJson().dump(), whole);
+    EXPECT_EQ(MeasureSensitivity(*m.checkpoint, m.spec, tokens, MomentsOf(m, tokens), killed, &pool_, &resumed)->ToJson().dump(), whole);
     EXPECT_TRUE(resumed.resumed);
     std::filesystem::remove_all(work);
   }

@@ -136,9 +136,9 @@ StatusOr<PlanSize> SizeOfPlan(const Checkpoint& checkpoint, const DecoderSpec& s
     } else {
       size.quantizable_bytes += *bytes;
     }
-    // {"name":{"dtype":"BF16","shape":[..],"data_offsets":[..,..]}}
-    size.header_bytes += t.name.size() + 80 + 16 * t.shape.size();
   }
+  ASSIGN_OR_RETURN(const uint64_t files, ModelFileBytes(tensors));
+  size.header_bytes = files - size.quantizable_bytes - size.other_bytes;
   for (const DecoderSpec::Module& m : spec.QuantizableModules()) size.quantizable_params += static_cast<uint64_t>(m.out) * m.in;
   return size;
 }
@@ -163,8 +163,8 @@ Json OutputConfig(const Json& source, const DecoderSpec& spec, const Plan& plan,
   return config;
 }
 
-Status WriteModel(const Checkpoint& checkpoint, const DecoderSpec& spec, const Plan& plan, const std::string& dir,
-                  ThreadPool* pool, ProgressSink* progress, std::vector<std::string>* dropped) {
+Status WriteModel(const Checkpoint& checkpoint, const DecoderSpec& spec, const Plan& plan, const InputMoments& moments,
+                  const std::string& dir, ThreadPool* pool, ProgressSink* progress, std::vector<std::string>* dropped) {
   RETURN_IF_ERROR(CheckPlan(spec, plan));
   ASSIGN_OR_RETURN(const DType dtype, ModelDType(checkpoint, spec));
   ASSIGN_OR_RETURN(std::vector<TensorSpec> tensors, OutputTensors(checkpoint, spec, plan, dtype));
@@ -184,7 +184,7 @@ Status WriteModel(const Checkpoint& checkpoint, const DecoderSpec& spec, const P
     ASSIGN_OR_RETURN(WeightMatrix w, LoadWeightMatrix(checkpoint, m.path, m.out, m.in));
     used.insert(w.weight.name);
     if (const PlanEntry* entry = EntryOf(plan, m.path)) {
-      ASSIGN_OR_RETURN(AffineMatrix encoded, EncodeMatrix(w, entry->format, entry->encoder, pool));
+      ASSIGN_OR_RETURN(AffineMatrix encoded, EncodeMatrix(w, entry->format, entry->encoder, moments.Of(m.path), pool));
       RETURN_IF_ERROR(append(m.path + ".weight", std::as_bytes(std::span(encoded.packed))));
       RETURN_IF_ERROR(append(m.path + ".scales", encoded.scales));
       RETURN_IF_ERROR(append(m.path + ".biases", encoded.biases));
@@ -206,8 +206,8 @@ Status WriteModel(const Checkpoint& checkpoint, const DecoderSpec& spec, const P
   return AtomicWriteFile(dir + "/config.json", OutputConfig(checkpoint.config(), spec, plan, dtype).dump(4) + "\n");
 }
 
-Status VerifyModel(const Checkpoint& checkpoint, const DecoderSpec& spec, const Plan& plan, const Checkpoint& written,
-                   ThreadPool* pool, ProgressSink* progress) {
+Status VerifyModel(const Checkpoint& checkpoint, const DecoderSpec& spec, const Plan& plan, const InputMoments& moments,
+                   const Checkpoint& written, ThreadPool* pool, ProgressSink* progress) {
   const std::vector<DecoderSpec::Module> modules = spec.QuantizableModules();
   if (progress != nullptr) progress->Begin("verifying", static_cast<int64_t>(modules.size()), "tensor");
   ASSIGN_OR_RETURN(const DType dtype, ModelDType(checkpoint, spec));
@@ -228,7 +228,7 @@ Status VerifyModel(const Checkpoint& checkpoint, const DecoderSpec& spec, const 
     if (entry == nullptr) {
       if (!equal(got.weight.bytes, Converted(source.weight, dtype))) return differs(got.weight.name);
     } else {
-      ASSIGN_OR_RETURN(AffineMatrix encoded, EncodeMatrix(source, entry->format, entry->encoder, pool));
+      ASSIGN_OR_RETURN(AffineMatrix encoded, EncodeMatrix(source, entry->format, entry->encoder, moments.Of(m.path), pool));
       if (!equal(got.weight.bytes, std::as_bytes(std::span(encoded.packed)))) return differs(got.weight.name);
       if (!equal(got.scales.bytes, encoded.scales)) return differs(got.scales.name);
       if (!equal(got.biases.bytes, encoded.biases)) return differs(got.biases.name);
