@@ -30,9 +30,10 @@ KvGeometry KvGeometryOf(const DecoderSpec& spec) {
     const AttentionSpec& a = l.attention;
     if (!l.has_attention()) {
       geometry.push_back({.state = (l.short_conv.kernel - 1) * spec.hidden_size});
+    } else if (a.has_own_kv()) {
+      geometry.push_back({.heads = a.num_key_value_heads, .head_dim = a.head_dim, .window = a.sliding_window});
     } else {
-      geometry.push_back({.heads = a.has_own_kv() ? a.num_key_value_heads : 0, .head_dim = a.head_dim,
-                          .window = a.sliding_window, .donor = a.kv_layer});
+      geometry.push_back({.donor = a.kv_layer});
     }
   }
   return geometry;

@@ -120,16 +120,15 @@ ValueId PlainFlow::Rope(ValueId x, int64_t heads, int rope) {
 
 ValueId PlainFlow::Attend(ValueId q, ValueId k, ValueId v, const AttentionSpec& spec, int layer) {
   int64_t row = 0;
-  bool plain = false;
+  bool cached = false;
   for (const Segment& s : segments_) {
     if (s.cache != nullptr) {
       s.cache->Append(layer, s.rows, data(k) + row * columns(k), data(v) + row * columns(v), pool_);
-    } else {
-      plain = true;
+      cached = true;
     }
     row += s.rows;
   }
-  if (spec.kv_is_read_later && plain) shared_[layer] = {k, v};
+  if (spec.kv_is_read_later && !cached) shared_[layer] = {k, v};
   return AttendTo(q, {k, v}, spec, layer);
 }
 
@@ -137,7 +136,8 @@ ValueId PlainFlow::AttendShared(ValueId q, const AttentionSpec& spec) {
   return AttendTo(q, SharedKv(spec.kv_layer), spec, spec.kv_layer);
 }
 
-ValueId PlainFlow::AttendTo(ValueId q, KeysValues kv, const AttentionSpec& spec, int kv_layer) {
+// Over the rows of kv, or over what a segment's cache holds for `layer` (this call's rows included).
+ValueId PlainFlow::AttendTo(ValueId q, KeysValues kv, const AttentionSpec& spec, int layer) {
   const ValueId y = NewValue(columns(q));
   std::vector<AttentionCall> calls;
   std::vector<KvAttentionCall> cached;
@@ -146,7 +146,7 @@ ValueId PlainFlow::AttendTo(ValueId q, KeysValues kv, const AttentionSpec& spec,
     const float* queries = data(q) + row * columns(q);
     float* out = data(y) + row * columns(y);
     if (s.cache != nullptr) {
-      cached.push_back({.q = queries, .out = out, .rows = s.rows, .start = s.start, .spans = s.cache->Spans(kv_layer)});
+      cached.push_back({.q = queries, .out = out, .rows = s.rows, .start = s.start, .spans = s.cache->Spans(layer)});
     } else {
       OPTIQ_CHECK(kv.k >= 0);
       calls.push_back({.q = queries, .k = data(kv.k) + row * columns(kv.k), .v = data(kv.v) + row * columns(kv.v), .out = out,
@@ -157,7 +157,7 @@ ValueId PlainFlow::AttendTo(ValueId q, KeysValues kv, const AttentionSpec& spec,
   Attention(calls, ShapeOf(spec), pool_);
   KvAttention(cached, ShapeOf(spec), pool_);
   for (const Segment& s : segments_) {
-    if (s.cache != nullptr) s.cache->Done(kv_layer);
+    if (s.cache != nullptr) s.cache->Done(layer);
   }
   return y;
 }

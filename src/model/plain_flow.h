@@ -83,13 +83,12 @@ class PlainFlow : public Flow {
   void Drop(ValueId x) override;
 
  private:
+  ValueId AttendTo(ValueId q, KeysValues kv, const AttentionSpec& spec, int layer);
   struct Slot {
     AlignedBuffer<float> buffer;
     int64_t columns = 0;
     std::vector<int32_t> experts;
   };
-  // Attention of q to the rows that kv_layer appended to the segments' caches, or to kv where there is no cache.
-  ValueId AttendTo(ValueId q, KeysValues kv, const AttentionSpec& spec, int kv_layer);
   // Calls fn(row, position) for every row, in parallel chunks.
   template <typename Fn>
   void ForRows(Fn fn);
