@@ -18,7 +18,7 @@ namespace {
 
 struct ChatOptions {
   std::string model, system, template_args;
-  bool has_system = false;
+  bool has_system = false, exact = false;
   int64_t max_tokens = 1024;
   SamplingOptions sampling;
 };
@@ -157,6 +157,7 @@ class Chat {
 Status RunChat(const ChatOptions& options, const CommandContext& context) {
   if (!IsUtf8(options.system)) return InvalidArgument("--system: the text is not UTF-8");
   ASSIGN_OR_RETURN(const LoadedModel model, LoadModel(options.model, context));
+  model.decoder->set_products(options.exact ? Products::kF32 : Products::kFast);
   if (!model.chat_template) {
     return FailedPrecondition("{}: the model has no chat template; use `optiq generate --raw`", options.model);
   }
@@ -185,6 +186,7 @@ void RegisterChat(CLI::App& app, CommandContext* context) {
   sub->add_option("--max-tokens", o->max_tokens, "Most tokens of an answer (default 1024)")
       ->check(CLI::Range(int64_t{1}, int64_t{1} << 40))
       ->type_name("N");
+  sub->add_flag("--exact", o->exact, "f32 arithmetic on the dequantized weights; slow");
   o->sampling.AddTo(sub);
   sub->callback([=] {
     o->has_system = system->count() > 0;

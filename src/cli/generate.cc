@@ -24,7 +24,7 @@ namespace {
 
 struct GenerateOptions {
   std::string model, prompt, prompt_file, system, template_args;
-  bool has_prompt = false, has_prompt_file = false, has_system = false, raw = false, ignore_eos = false;
+  bool has_prompt = false, has_prompt_file = false, has_system = false, raw = false, ignore_eos = false, exact = false;
   int64_t max_tokens = 256;
   std::vector<std::string> stop;
   SamplingOptions sampling;
@@ -97,6 +97,7 @@ Status RunGenerate(const GenerateOptions& options, const CommandContext& context
   if (!IsUtf8(text)) return InvalidArgument("the prompt is not UTF-8");
   if (!IsUtf8(options.system)) return InvalidArgument("--system: the text is not UTF-8");
   ASSIGN_OR_RETURN(const LoadedModel model, LoadModel(options.model, context));
+  model.decoder->set_products(options.exact ? Products::kF32 : Products::kFast);
   GenerationRequest request;
   ASSIGN_OR_RETURN(request.prompt, PromptIds(options, model, text));
   ASSIGN_OR_RETURN(request.sampling,
@@ -154,6 +155,7 @@ void RegisterGenerate(CLI::App& app, CommandContext* context) {
       ->allow_extra_args(false)
       ->type_name("TEXT");
   sub->add_flag("--ignore-eos", o->ignore_eos, "Do not end at an end-of-text token");
+  sub->add_flag("--exact", o->exact, "f32 arithmetic on the dequantized weights; slow");
   o->sampling.AddTo(sub);
   sub->callback([=] {
     o->has_prompt = prompt->count() > 0;

@@ -20,7 +20,7 @@ constexpr size_t kChunk = 256;  // tokens per forward pass; their logits are in 
 
 struct LogitsOptions {
   std::string model, prompt, ids_file, out;
-  bool has_prompt = false, chat = false, exact = false;
+  bool has_prompt = false, chat = false, exact = false, fast = false;
 };
 
 StatusOr<std::vector<int32_t>> ReadIds(const std::string& path, int64_t vocab_size) {
@@ -59,6 +59,7 @@ Status CheckOutput(const std::string& out, const Checkpoint& checkpoint) {
 Status RunLogits(const LogitsOptions& options, const CommandContext& context) {
   if (!IsUtf8(options.prompt)) return InvalidArgument("--prompt: the text is not UTF-8");
   ASSIGN_OR_RETURN(const LoadedModel model, LoadWeightsOnly(options.model, context));
+  if (options.fast) model.decoder->set_products(Products::kFast);
   const DecoderSpec& spec = model.decoder->spec();
   RETURN_IF_ERROR(CheckOutput(options.out, *model.checkpoint));
   std::vector<int32_t> ids;
@@ -116,7 +117,8 @@ void RegisterLogits(CLI::App& app, CommandContext* context) {
   CLI::Option* ids =
       sub->add_option("--ids", o->ids_file, "A JSON array of token ids")->type_name("FILE")->excludes(prompt);
   sub->add_flag("--chat", o->chat, "Put the prompt through the chat template, as a user's message")->excludes(ids);
-  sub->add_flag("--exact", o->exact, "f32 arithmetic; there is no other yet, so this is always on");
+  CLI::Option* exact = sub->add_flag("--exact", o->exact, "f32 arithmetic on the dequantized weights (the default)");
+  sub->add_flag("--fast", o->fast, "The arithmetic of generate and chat")->excludes(exact);
   sub->add_option("--out", o->out, "The file to write; replaced if it is there")->type_name("FILE")->required();
   sub->callback([=] {
     o->has_prompt = prompt->count() > 0;

@@ -12,6 +12,7 @@
 #include "cli/help.h"
 #include "cli/terminal.h"
 #include "io/mapped_file.h"
+#include "kernels/isa.h"
 
 namespace optiq {
 namespace {
@@ -53,6 +54,7 @@ std::string UnusedFlag(const CommandContext& context, const CLI::App& app) {
 }
 
 int Run(int argc, char** argv) {
+  if (const Status isa = InitIsa(); !isa.ok()) return Fail(isa);
   CommandContext context;
   CLI::App app(kProgramDescription, "optiq");
   app.require_subcommand(0, 1);

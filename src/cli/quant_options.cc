@@ -59,7 +59,7 @@ void AddQuantOptions(CLI::App* sub, ConvertOptions* o, QuantFlags* f) {
       ->capture_default_str();
   sub->add_option("--calibration-seed", o->calibration.seed, "Which sequences are drawn")->capture_default_str();
   sub->add_option("--encoder", o->encoder,
-                  "search: ranges and least squares weighted by the layer's inputs; rtn: stock rounding, bit-identical to mx.quantize")
+                  "search: ranges weighted by each layer's inputs; rtn: mx.quantize's own rounding, bit by bit")
       ->check(CLI::IsMember({"search", "rtn"}))
       ->capture_default_str();
   sub->add_flag("--probe-all", o->probe_all, "Measure every width of every weight; else widths above 4 are scaled from 4 bits");

@@ -64,7 +64,7 @@ OPTIQ_BF16_TARGET void Panel(const uint16_t* a, int64_t lda, int64_t m, const ui
 
 }  // namespace
 
-bool HasBF16Gemm() { return CpuHasAvx512BF16() && GemmPanelColumns() == kColumns; }
+bool HasBF16Gemm() { return CpuHas(CpuFeature::kAvx512BF16) && GemmPanelColumns() == kColumns; }
 
 void GemmPanelBF16(const uint16_t* a, int64_t lda, int64_t m, const uint16_t* panel, int64_t k, float* c, int64_t ldc,
                    int64_t n, bool accumulate) {

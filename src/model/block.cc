@@ -19,11 +19,10 @@ ValueId Position(Flow* flow, const AttentionSpec& spec, ValueId x, int64_t heads
 }
 
 ValueId RunAttention(Flow* flow, const AttentionSpec& spec, const BlockWeights& w, int layer, ValueId x) {
-  ValueId q = flow->Linear(x, w.q);
-  ValueId a;
+  ValueId q, a;
   if (spec.has_own_kv()) {
-    ValueId k = flow->Linear(x, w.k);
-    ValueId v = spec.k_eq_v ? k : flow->Linear(x, w.v);
+    q = spec.k_eq_v ? flow->Linears(x, {&w.q, &w.k}) : flow->Linears(x, {&w.q, &w.k, &w.v});
+    ValueId k = q + 1, v = spec.k_eq_v ? k : q + 2;
     flow->Drop(x);
     OPTIQ_CHECK(spec.v_norm || !spec.k_eq_v);
     if (spec.v_norm) {
@@ -37,7 +36,7 @@ ValueId RunAttention(Flow* flow, const AttentionSpec& spec, const BlockWeights& 
     flow->Drop(k);
     flow->Drop(v);
   } else {
-    flow->Drop(x);
+    q = Then(flow, x, [&](ValueId y) { return flow->Linear(y, w.q); });
     q = Position(flow, spec, q, spec.num_attention_heads, w.q_norm);
     a = flow->AttendShared(q, spec);
   }
@@ -54,8 +53,7 @@ ValueId RunShortConv(Flow* flow, const ShortConvSpec& spec, const BlockWeights& 
 // down(act(gate(x)) * up(x)); x is kept.
 ValueId RunMlp(Flow* flow, Activation activation, const LinearWeights& wg, const LinearWeights& wu, const LinearWeights& wd,
                ValueId x) {
-  const ValueId gate = flow->Linear(x, wg);
-  const ValueId up = flow->Linear(x, wu);
+  const ValueId gate = flow->Linears(x, {&wg, &wu}), up = gate + 1;
   const ValueId a = flow->Gate(gate, up, activation);
   flow->Drop(gate);
   flow->Drop(up);

@@ -4,6 +4,7 @@
 #define OPTIQ_MODEL_BLOCK_H_
 
 #include <cstdint>
+#include <initializer_list>
 #include <vector>
 
 #include "model/decoder_spec.h"
@@ -19,6 +20,15 @@ class Flow {
  public:
   virtual ~Flow() = default;
   virtual ValueId Linear(ValueId x, const LinearWeights& w) = 0;
+  // Several products of one value, at once where a flow can; returns the first's id, the others follow it.
+  virtual ValueId Linears(ValueId x, std::initializer_list<const LinearWeights*> all) {
+    ValueId first = -1;
+    for (const LinearWeights* w : all) {
+      const ValueId y = Linear(x, *w);
+      if (first < 0) first = y;
+    }
+    return first;
+  }
   // RMSNorm over each row, over each head of a row; without weight when it is empty.
   virtual ValueId Norm(ValueId x, const std::vector<float>& weight) = 0;
   virtual ValueId HeadNorm(ValueId x, int64_t heads, const std::vector<float>& weight) = 0;

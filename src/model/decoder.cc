@@ -5,6 +5,7 @@
 
 #include "base/aligned.h"
 #include "kernels/vector.h"
+#include "model/find_damage.h"
 #include "model/per_layer_inputs.h"
 #include "model/plain_flow.h"
 #include "model/rope.h"
@@ -23,13 +24,30 @@ StatusOr<std::unique_ptr<Decoder>> Decoder::Load(const Checkpoint& checkpoint, T
   return decoder;
 }
 
-std::unique_ptr<KvCache> Decoder::MakeCache() const {
-  std::vector<int64_t> widths, states;
-  for (const LayerSpec& l : spec_.layers) {
-    widths.push_back(l.has_attention() && l.attention.has_own_kv() ? l.attention.kv_width() : 0);
-    states.push_back(l.has_attention() ? 0 : (l.short_conv.kernel - 1) * spec_.hidden_size);
+KvGeometry KvGeometryOf(const DecoderSpec& spec) {
+  KvGeometry geometry;
+  for (const LayerSpec& l : spec.layers) {
+    const AttentionSpec& a = l.attention;
+    if (!l.has_attention()) {
+      geometry.push_back({.state = (l.short_conv.kernel - 1) * spec.hidden_size});
+    } else if (a.has_own_kv()) {
+      geometry.push_back({.heads = a.num_key_value_heads, .head_dim = a.head_dim, .window = a.sliding_window});
+    } else {
+      geometry.push_back({.donor = a.kv_layer});
+    }
   }
-  return std::make_unique<KvCache>(widths, states);
+  return geometry;
+}
+
+std::unique_ptr<KvCache> Decoder::MakeCache() const {
+  const KvGeometry geometry = KvGeometryOf(spec_);
+  return std::make_unique<KvCache>(geometry, UniformKvPlan(geometry, {.bits = 32}));
+}
+
+StatusOr<std::unique_ptr<KvCache>> Decoder::MakeCache(const KvPlan& plan) const {
+  const KvGeometry geometry = KvGeometryOf(spec_);
+  RETURN_IF_ERROR(CheckKvPlan(plan, geometry));
+  return std::make_unique<KvCache>(geometry, plan);
 }
 
 Status Decoder::Forward(std::span<const int32_t> ids, KvCache* cache, bool all_logits, std::vector<float>* logits) {
@@ -43,13 +61,14 @@ Status Decoder::Forward(std::span<const int32_t> ids, KvCache* cache, bool all_l
   RETURN_IF_ERROR(cache->Reserve(n));
   try {
     for (RopeTable& t : ropes_) t.Extend(cache->length() + n);
-    PlainFlow flow(spec_, ropes_, {{.rows = n, .start = cache->length(), .cache = cache}}, pool_);
+    PlainFlow flow(spec_, ropes_, {{.rows = n, .start = cache->length(), .cache = cache}}, pool_, false, &buffers_,
+                   products_);
     ValueId x = flow.NewValue(spec_.hidden_size);
     EmbedTokens(spec_, weights_.embedding, ids, flow.data(x), pool_);
     AlignedBuffer<float> per_layer;
     if (spec_.per_layer_input_size > 0) {
       PerLayerInputs(spec_, weights_.per_layer, ids, flow.data(x), 0, spec_.num_layers(),
-                     per_layer.Grow(n * spec_.per_layer_width()), pool_);
+                     per_layer.Grow(n * spec_.per_layer_width()), pool_, products_);
     }
     for (size_t i = 0; i < spec_.layers.size(); ++i) {
       if (spec_.per_layer_input_size > 0) {
@@ -62,7 +81,7 @@ Status Decoder::Forward(std::span<const int32_t> ids, KvCache* cache, bool all_l
     const int64_t rows = all_logits ? n : 1;
     logits->resize(rows * spec_.vocab_size);
     Linear(flow.data(x) + (n - rows) * spec_.hidden_size, rows, spec_.hidden_size, weights_.head, nullptr,
-           logits->data(), spec_.vocab_size, pool_);
+           logits->data(), spec_.vocab_size, pool_, products_);
     if (spec_.final_logit_softcapping > 0) {
       for (int64_t r = 0; r < rows; ++r) {
         SoftcapRow(logits->data() + r * spec_.vocab_size, spec_.vocab_size, spec_.final_logit_softcapping);
@@ -72,7 +91,7 @@ Status Decoder::Forward(std::span<const int32_t> ids, KvCache* cache, bool all_l
     return ResourceExhausted("no memory for {} tokens at position {}; use a shorter prompt", n, cache->length());
   }
   for (float v : *logits) {
-    if (!std::isfinite(v)) return DataLoss("the model's logits are not finite; a weight is damaged (NaN or infinity)");
+    if (!std::isfinite(v)) return DataLoss("the model's logits are not finite: {}", DescribeDamage(weights_));
   }
   return OkStatus();
 }

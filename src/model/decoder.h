@@ -6,6 +6,7 @@
 #include <span>
 #include <vector>
 
+#include "base/aligned.h"
 #include "base/status.h"
 #include "base/thread_pool.h"
 #include "io/checkpoint.h"
@@ -13,6 +14,7 @@
 #include "model/decoder_spec.h"
 #include "model/rope.h"
 #include "model/weights.h"
+#include "ops/linear.h"
 
 namespace optiq {
 
@@ -24,8 +26,13 @@ class Decoder {
 
   const DecoderSpec& spec() const { return spec_; }
 
-  // An empty cache for one sequence.
+  // How matrix products are computed: exactly (the default), or fast.
+  void set_products(Products products) { products_ = products; }
+  Products products() const { return products_; }
+
+  // An empty cache for one sequence: f32 throughout, or by a plan (kInvalidArgument when it does not fit the model).
   std::unique_ptr<KvCache> MakeCache() const;
+  StatusOr<std::unique_ptr<KvCache>> MakeCache(const KvPlan& plan) const;
 
   // Feeds `ids` (checked against vocab_size) at positions cache->length().. and appends their keys and values to the cache.
   // logits: f32 [ids.size(), vocab_size] when all_logits, else the last row only: [1, vocab_size].
@@ -37,8 +44,13 @@ class Decoder {
   DecoderSpec spec_;
   DecoderWeights weights_;
   RopeTables ropes_;
+  BufferPool<float> buffers_;
+  Products products_ = Products::kF32;
   ThreadPool* pool_ = nullptr;
 };
+
+// What the model's layers keep: heads, windows, shared layers.
+KvGeometry KvGeometryOf(const DecoderSpec& spec);
 
 // Rows of the embedding times embedding_scale: out f32 [ids.size(), hidden_size]. Ids must be in range.
 void EmbedTokens(const DecoderSpec& spec, const WeightMatrix& embedding, std::span<const int32_t> ids, float* out,

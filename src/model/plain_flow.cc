@@ -25,12 +25,13 @@ AttentionShape ShapeOf(const AttentionSpec& s) {
 }
 
 PlainFlow::PlainFlow(const DecoderSpec& spec, const RopeTables& ropes, std::vector<Segment> segments, ThreadPool* pool,
-                     bool keep_all, BufferPool<float>* buffers)
+                     bool keep_all, BufferPool<float>* buffers, Products products)
     : spec_(spec),
       ropes_(ropes),
       segments_(std::move(segments)),
       pool_(pool),
       keep_all_(keep_all),
+      products_(products),
       buffers_(buffers != nullptr ? buffers : &own_buffers_) {
   for (const Segment& s : segments_) {
     for (int64_t i = 0; i < s.rows; ++i) positions_.push_back(s.start + i);
@@ -71,8 +72,21 @@ void PlainFlow::ForRows(Fn fn) {
 
 ValueId PlainFlow::Linear(ValueId x, const LinearWeights& w) {
   const ValueId y = NewValue(w.matrix.rows);
-  optiq::Linear(data(x), rows_, columns(x), w.matrix, w.bias_data(), data(y), columns(y), pool_);
+  optiq::Linear(data(x), rows_, columns(x), w.matrix, w.bias_data(), data(y), columns(y), pool_, products_);
   return y;
+}
+
+ValueId PlainFlow::Linears(ValueId x, std::initializer_list<const LinearWeights*> all) {
+  LinearProduct products[4];
+  OPTIQ_CHECK(all.size() <= std::size(products));
+  const ValueId first = num_values();
+  size_t n = 0;
+  for (const LinearWeights* w : all) {
+    const ValueId y = NewValue(w->matrix.rows);
+    products[n++] = {.w = &w->matrix, .bias = w->bias_data(), .y = data(y), .ldy = columns(y)};
+  }
+  LinearMany(data(x), rows_, columns(x), {products, n}, pool_, products_);
+  return first;
 }
 
 ValueId PlainFlow::Norm(ValueId x, const std::vector<float>& weight) { return HeadNorm(x, 1, weight); }
@@ -105,48 +119,46 @@ ValueId PlainFlow::Rope(ValueId x, int64_t heads, int rope) {
 }
 
 ValueId PlainFlow::Attend(ValueId q, ValueId k, ValueId v, const AttentionSpec& spec, int layer) {
-  const ValueId y = NewValue(columns(q));
-  std::vector<AttentionCall> calls;
   int64_t row = 0;
   bool cached = false;
   for (const Segment& s : segments_) {
-    const float* keys = data(k) + row * columns(k);
-    const float* values = data(v) + row * columns(v);
     if (s.cache != nullptr) {
-      s.cache->Append(layer, s.rows, keys, values);
-      keys = s.cache->Keys(layer);
-      values = s.cache->Values(layer);
+      s.cache->Append(layer, s.rows, data(k) + row * columns(k), data(v) + row * columns(v), pool_);
       cached = true;
     }
-    calls.push_back({.q = data(q) + row * columns(q), .k = keys, .v = values, .out = data(y) + row * columns(y),
-                     .rows = s.rows, .start = s.start});
     row += s.rows;
   }
   if (spec.kv_is_read_later && !cached) shared_[layer] = {k, v};
-  Attention(calls, ShapeOf(spec), pool_);
-  return y;
+  return AttendTo(q, {k, v}, spec, layer);
 }
 
 ValueId PlainFlow::AttendShared(ValueId q, const AttentionSpec& spec) {
+  return AttendTo(q, SharedKv(spec.kv_layer), spec, spec.kv_layer);
+}
+
+// Over the rows of kv, or over what a segment's cache holds for `layer` (this call's rows included).
+ValueId PlainFlow::AttendTo(ValueId q, KeysValues kv, const AttentionSpec& spec, int layer) {
   const ValueId y = NewValue(columns(q));
-  const KeysValues kv = SharedKv(spec.kv_layer);
   std::vector<AttentionCall> calls;
+  std::vector<KvAttentionCall> cached;
   int64_t row = 0;
   for (const Segment& s : segments_) {
-    AttentionCall call{.q = data(q) + row * columns(q), .out = data(y) + row * columns(y), .rows = s.rows, .start = s.start};
+    const float* queries = data(q) + row * columns(q);
+    float* out = data(y) + row * columns(y);
     if (s.cache != nullptr) {
-      // The donor layer has appended this call's rows already.
-      call.k = s.cache->Keys(spec.kv_layer);
-      call.v = s.cache->Values(spec.kv_layer);
+      cached.push_back({.q = queries, .out = out, .rows = s.rows, .start = s.start, .spans = s.cache->Spans(layer)});
     } else {
       OPTIQ_CHECK(kv.k >= 0);
-      call.k = data(kv.k) + row * columns(kv.k);
-      call.v = data(kv.v) + row * columns(kv.v);
+      calls.push_back({.q = queries, .k = data(kv.k) + row * columns(kv.k), .v = data(kv.v) + row * columns(kv.v), .out = out,
+                       .rows = s.rows, .start = s.start});
     }
-    calls.push_back(call);
     row += s.rows;
   }
   Attention(calls, ShapeOf(spec), pool_);
+  KvAttention(cached, ShapeOf(spec), pool_);
+  for (const Segment& s : segments_) {
+    if (s.cache != nullptr) s.cache->Done(layer);
+  }
   return y;
 }
 
@@ -256,7 +268,8 @@ ValueId PlainFlow::ExpertLinear(ValueId x, ValueId routing, const ExpertWeights&
   const std::vector<int32_t>& experts = values_[routing].experts;
   std::vector<ExpertPair> pairs(experts.size());
   for (size_t i = 0; i < pairs.size(); ++i) pairs[i] = {experts[i], static_cast<int64_t>(i) / k, static_cast<int64_t>(i)};
-  optiq::ExpertLinear(data(x), w.in, pairs, w.experts, data(y), w.out, pool_, {.fixed_order = fixed_order_});
+  optiq::ExpertLinear(data(x), w.in, pairs, w.experts, data(y), w.out, pool_,
+                      {.products = products_, .fixed_order = fixed_order_});
   return y;
 }
 
@@ -280,7 +293,7 @@ ValueId PlainFlow::ExpertSum(ValueId slots, ValueId routing, const ExpertWeights
   std::vector<ExpertPair> pairs(experts.size());
   for (size_t i = 0; i < pairs.size(); ++i) pairs[i] = {experts[i], static_cast<int64_t>(i), static_cast<int64_t>(i) / k};
   optiq::ExpertLinear(data(slots), w.in, pairs, w.experts, data(y), w.out, pool_,
-                      {.output = ExpertOutput::kAccumulate, .fixed_order = fixed_order_});
+                      {.products = products_, .output = ExpertOutput::kAccumulate, .fixed_order = fixed_order_});
   return y;
 }
 

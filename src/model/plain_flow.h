@@ -13,6 +13,7 @@
 #include "model/block.h"
 #include "model/rope.h"
 #include "ops/attention.h"
+#include "ops/kv_attention.h"
 #include "ops/linear.h"
 
 namespace optiq {
@@ -29,7 +30,7 @@ class PlainFlow : public Flow {
  public:
   // keep_all: Drop keeps values readable (the sweep's reference tape). buffers: shared storage for values, or nullptr.
   PlainFlow(const DecoderSpec& spec, const RopeTables& ropes, std::vector<Segment> segments, ThreadPool* pool,
-            bool keep_all = false, BufferPool<float>* buffers = nullptr);
+            bool keep_all = false, BufferPool<float>* buffers = nullptr, Products products = Products::kF32);
   ~PlainFlow() override { Reset(); }
 
   int64_t rows() const { return rows_; }
@@ -63,6 +64,7 @@ class PlainFlow : public Flow {
   void set_fixed_order(bool fixed) { fixed_order_ = fixed; }
 
   ValueId Linear(ValueId x, const LinearWeights& w) override;
+  ValueId Linears(ValueId x, std::initializer_list<const LinearWeights*> all) override;
   ValueId Norm(ValueId x, const std::vector<float>& weight) override;
   ValueId HeadNorm(ValueId x, int64_t heads, const std::vector<float>& weight) override;
   ValueId Rope(ValueId x, int64_t heads, int rope) override;
@@ -81,6 +83,7 @@ class PlainFlow : public Flow {
   void Drop(ValueId x) override;
 
  private:
+  ValueId AttendTo(ValueId q, KeysValues kv, const AttentionSpec& spec, int layer);
   struct Slot {
     AlignedBuffer<float> buffer;
     int64_t columns = 0;
@@ -100,6 +103,7 @@ class PlainFlow : public Flow {
   const float* per_layer_ = nullptr;
   int64_t per_layer_stride_ = 0;
   std::map<int, KeysValues> shared_;
+  Products products_;
   int64_t rows_ = 0;
   std::vector<Slot> values_;
   BufferPool<float> own_buffers_;

@@ -9,6 +9,7 @@
 #include "kernels/affine_decode.h"
 #include "kernels/gemm.h"
 #include "kernels/vector.h"
+#include "ops/linear_fast.h"
 
 namespace optiq {
 namespace {
@@ -130,8 +131,13 @@ void DecodeRows(const WeightMatrix& w, int64_t begin, int64_t end, float* out) {
 
 void Linear(const float* x, int64_t m, int64_t ldx, const WeightMatrix& w, const float* bias, float* y, int64_t ldy,
             ThreadPool* pool, Products products) {
-  if (m <= kFewRows) return FewRows(x, m, ldx, w, bias, y, ldy, pool);
-  const bool bf16 = products == Products::kBF16 && HasBF16Gemm();
+  if (products == Products::kFast && w.affine) {
+    const LinearProduct product = {.w = &w, .bias = bias, .y = y, .ldy = ldy};
+    return LinearAffine(x, m, ldx, {&product, 1}, ActivationBits::k15, pool);
+  }
+  const bool fast = products == Products::kFast && w.weight.is_plain() && HasBF16Gemm();
+  if (m <= kFewRows && !fast) return FewRows(x, m, ldx, w, bias, y, ldy, pool);
+  const bool bf16 = fast || (products == Products::kBF16 && HasBF16Gemm());
   BF16Rows xb;
   if (bf16) xb = ToBF16Rows(x, m, ldx, w.cols, pool);
   // Smaller blocks when there would not be enough of them to keep every thread busy to the end.
@@ -144,6 +150,13 @@ void Linear(const float* x, int64_t m, int64_t ldx, const WeightMatrix& w, const
       for (int64_t i = 0; i < m; ++i) AddRow(y + i * ldy + begin, bias + begin, end - begin, y + i * ldy + begin);
     }
   });
+}
+
+void LinearMany(const float* x, int64_t m, int64_t ldx, std::span<const LinearProduct> all, ThreadPool* pool,
+                Products products) {
+  const bool affine = std::all_of(all.begin(), all.end(), [](const LinearProduct& p) { return p.w->affine.has_value(); });
+  if (products == Products::kFast && affine) return LinearAffine(x, m, ldx, all, ActivationBits::k15, pool);
+  for (const LinearProduct& p : all) Linear(x, m, ldx, *p.w, p.bias, p.y, p.ldy, pool, products);
 }
 
 void LinearBlocks(const float* x, int64_t m, int64_t ldx, const WeightMatrix& w, int64_t row_begin, int64_t row_end,

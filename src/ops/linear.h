@@ -4,6 +4,7 @@
 
 #include <cstdint>
 #include <functional>
+#include <span>
 
 #include "base/thread_pool.h"
 #include "tensor/weight_matrix.h"
@@ -20,12 +21,26 @@ inline constexpr int64_t kFewRows = 4;
 enum class Products {
   kF32,   // exact path: f32 products and sums
   kBF16,  // both factors rounded to bf16, f32 sums; f32 where the CPU has no bf16 dot product
+  // For running a model. Affine weights: activations in 15 bits per group, integer dot products; dense weights: bf16 products
+  // where the CPU has them; GGUF blocks: as kF32. A row's result does not depend on the other rows or on m.
+  kFast,
 };
 
 // x: f32 [m, cols] with row stride ldx; y: f32 [m, rows] with row stride ldy. Every element is one fixed chain of additions over
 // cols, whatever m > kFewRows and the number of threads. bias: [rows] or nullptr.
 void Linear(const float* x, int64_t m, int64_t ldx, const WeightMatrix& w, const float* bias, float* y, int64_t ldy,
             ThreadPool* pool, Products products = Products::kF32);
+
+// One of several products of the same x.
+struct LinearProduct {
+  const WeightMatrix* w = nullptr;
+  const float* bias = nullptr;
+  float* y = nullptr;
+  int64_t ldy = 0;
+};
+// Linear for each, in one parallel region where the path allows. All matrices have the same cols.
+void LinearMany(const float* x, int64_t m, int64_t ldx, std::span<const LinearProduct> all, ThreadPool* pool,
+                Products products = Products::kF32);
 
 // Calls consume(first_row, n, block) for blocks of output rows, block = f32 [m, n] with row stride n, in parallel; for products
 // with too many output rows to keep (logits). Only rows [row_begin, row_end) of w.

@@ -120,6 +120,14 @@ class Conversion {
       ASSIGN_OR_RETURN(request.budget_bytes, Budget());
       ASSIGN_OR_RETURN(Allocation allocation, Allocate(s_.table, request));
       s_.plan = PlanFromAllocation(s_.table, allocation);
+      // A budget for whole files: headers differ by a few digits from plan to plan.
+      for (int i = 0; file_budget_ > 0 && i < 8; ++i) {
+        ASSIGN_OR_RETURN(const PlanSize size, SizeOfPlan(*in_.checkpoint, in_.spec, s_.plan));
+        if (size.file_bytes() <= file_budget_) break;
+        request.budget_bytes -= std::min(request.budget_bytes, size.file_bytes() - file_budget_);
+        ASSIGN_OR_RETURN(allocation, Allocate(s_.table, request));
+        s_.plan = PlanFromAllocation(s_.table, allocation);
+      }
       s_.plan.base_model = o_.model;
       s_.plan.default_format = {*std::min_element(o_.candidate_bits.begin(), o_.candidate_bits.end()), o_.group_sizes[0]};
       s_.predicted_kl = allocation.predicted_kl;
@@ -200,6 +208,7 @@ class Conversion {
       return InvalidArgument("a budget of {} bytes is below the {} bytes of norms and headers alone", files, fixed);
     }
     s_.target_bpw = 8.0 * (files - fixed) / size.quantizable_params;
+    file_budget_ = files;
     return files - fixed;
   }
 
@@ -209,7 +218,7 @@ class Conversion {
     s_.quantized_bytes = size.quantizable_bytes;
     s_.quantized_params = size.quantizable_params;
     s_.total_params = size.quantizable_params + size.other_params;
-    s_.file_bytes = size.quantizable_bytes + size.other_bytes + size.header_bytes;
+    s_.file_bytes = size.file_bytes();
     return OkStatus();
   }
 
@@ -369,6 +378,7 @@ class Conversion {
   std::unique_ptr<AtomicDir> dir_;
   std::string work_;
   InputMoments moments_;
+  uint64_t file_budget_ = 0;  // of all safetensors files; 0: the budget is for the weights alone
   std::unique_ptr<Checkpoint> artifact_;
 };
 

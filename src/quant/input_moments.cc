@@ -51,6 +51,7 @@ class MomentFlow : public PlainFlow {
     AddExpertSquares(slots, routing, w, true);
     return PlainFlow::ExpertSum(slots, routing, w);
   }
+  ValueId Linears(ValueId x, std::initializer_list<const LinearWeights*> all) override { return Flow::Linears(x, all); }
 
  private:
   void AddExpertSquares(ValueId x, ValueId routing, const ExpertWeights& w, bool slots) {

@@ -146,9 +146,9 @@ StatusOr<PlanSize> SizeOfPlan(const Checkpoint& checkpoint, const DecoderSpec& s
     } else {
       size.quantizable_bytes += *bytes;
     }
-    // {"name":{"dtype":"BF16","shape":[..],"data_offsets":[..,..]}}
-    size.header_bytes += t.name.size() + 80 + 16 * t.shape.size();
   }
+  ASSIGN_OR_RETURN(const uint64_t files, ModelFileBytes(tensors));
+  size.header_bytes = files - size.quantizable_bytes - size.other_bytes;
   for (const DecoderSpec::Module& m : spec.QuantizableModules()) size.quantizable_params += m.params();
   return size;
 }

@@ -21,7 +21,8 @@ struct PlanSize {
   uint64_t quantizable_params = 0;
   uint64_t other_bytes = 0;        // norms, linear biases
   uint64_t other_params = 0;
-  uint64_t header_bytes = 0;       // upper bound on the safetensors headers
+  uint64_t header_bytes = 0;       // of the safetensors files
+  uint64_t file_bytes() const { return quantizable_bytes + other_bytes + header_bytes; }
   double bpw() const { return quantizable_params > 0 ? 8.0 * quantizable_bytes / quantizable_params : 0; }
 };
 StatusOr<PlanSize> SizeOfPlan(const Checkpoint& checkpoint, const DecoderSpec& spec, const Plan& plan);

@@ -1,0 +1,540 @@
+// The fast path on AVX-512 with VNNI and VBMI (Ice Lake, Zen 4 and later). Quantized rows: a plane of int8 (v, or its high part),
+// then for 15 bits a plane of int8 with the low part; each plane is padded to 64.
+#include "kernels/affine_kernels.h"
+
+#if defined(__x86_64__) && defined(__GNUC__)
+#include <immintrin.h>
+
+#include <algorithm>
+#include <bit>
+#include <cstring>
+
+#include "kernels/isa.h"
+
+#if defined(__clang__)
+#pragma clang attribute push(__attribute__((target("avx512f,avx512bw,avx512vl,avx512dq,avx512vnni,avx512vbmi,fma,f16c"))), \
+                             apply_to = function)
+#else
+#pragma GCC push_options
+#pragma GCC target("avx512f,avx512bw,avx512vl,avx512dq,avx512vnni,avx512vbmi,fma,f16c")
+#endif
+// GCC 12 takes the undefined vectors inside its own intrinsics for reads of uninitialized variables.
+#pragma GCC diagnostic ignored "-Wmaybe-uninitialized"
+#define OPTIQ_INLINE inline __attribute__((always_inline))
+
+namespace optiq {
+namespace {
+
+constexpr int kStrip = 16;      // rows in the lanes of a vector
+constexpr int kPanel = 32;      // rows of a panel: two strips
+constexpr int kMaxTile = 12;    // rows of activations of a register tile: 24 sums
+constexpr int64_t kFewRows = 24;      // up to this many, a panel is made and used in pieces that stay in the first-level cache
+constexpr int64_t kPieceColumns = 512;
+
+int64_t Plane(int64_t cols) { return (cols + 63) / 64 * 64; }
+int64_t RowBytes(int64_t cols, ActivationBits bits) { return Plane(cols) * (bits == ActivationBits::k15 ? 2 : 1); }
+
+// ---- Activations
+
+// The position of every input of 64 in the order of `planes`, for a byte permutation.
+alignas(64) constexpr auto kOrders = [] {
+  struct { uint8_t index[2][3][64]; } t{};  // [block 32, 64][planes 1, 2, 4]
+  for (int s = 0; s < 2; ++s) {
+    for (int p = 0; p < 3; ++p) {
+      const int block = 32 << s, planes = 1 << p, width = block / planes;
+      for (int i = 0; i < 64; ++i) {
+        t.index[s][p][i / block * block + (i % block % planes) * width + i % block / planes] = static_cast<uint8_t>(i);
+      }
+    }
+  }
+  return t;
+}();
+
+OPTIQ_INLINE __m512i Join(const __m128i* q) {
+  const __m256i lo = _mm256_inserti128_si256(_mm256_castsi128_si256(q[0]), q[1], 1);
+  const __m256i hi = _mm256_inserti128_si256(_mm256_castsi128_si256(q[2]), q[3], 1);
+  return _mm512_inserti64x4(_mm512_castsi256_si512(lo), hi, 1);
+}
+
+void Quantize(const float* x, int64_t n, ActivationFormat format, std::byte* codes, float* d, float* ds) {
+  const bool wide = format.bits == ActivationBits::k15;
+  const float top = wide ? kTop15 : kTop8;
+  const int vectors = format.block / 16;  // of one block
+  const __m512i order = _mm512_load_si512(
+      kOrders.index[format.block == 64][std::countr_zero(static_cast<unsigned>(format.planes))]);
+  const __m512i no_sign = _mm512_set1_epi32(0x7fffffff);
+  const int64_t plane = Plane(n);
+  for (int64_t k = 0; k < n; k += 64) {
+    __m128i high[4], low[4];
+    for (int i = 0; i < 4; ++i) high[i] = low[i] = _mm_setzero_si128();
+    for (int b = 0; b < 64 / format.block && k + b * format.block < n; ++b) {
+      const float* in = x + k + b * format.block;
+      const int64_t index = (k + b * format.block) / format.block;
+      __m512i largest = _mm512_setzero_si512();
+      for (int i = 0; i < vectors; ++i) {
+        largest = _mm512_max_epu32(largest, _mm512_and_si512(_mm512_loadu_si512(in + 16 * i), no_sign));
+      }
+      const uint32_t bits = _mm512_reduce_max_epu32(largest);
+      const float max = std::bit_cast<float>(bits);
+      if (bits >= 0x7f800000u || max < kTinyBlock) {
+        d[index] = bits >= 0x7f800000u ? max : 0.0f;
+        ds[index] = d[index] * 0.0f;
+        continue;
+      }
+      const __m512 inverse = _mm512_set1_ps(top / max);
+      __m512i sum = _mm512_setzero_si512();
+      for (int i = 0; i < vectors; ++i) {
+        const __m512i v = _mm512_cvtps_epi32(_mm512_mul_ps(_mm512_loadu_ps(in + 16 * i), inverse));
+        sum = _mm512_add_epi32(sum, v);
+        const int q = b * vectors + i;
+        if (wide) {
+          const __m512i h = _mm512_srai_epi32(_mm512_add_epi32(v, _mm512_set1_epi32(64)), 7);
+          high[q] = _mm512_cvtepi32_epi8(h);
+          low[q] = _mm512_cvtepi32_epi8(_mm512_sub_epi32(v, _mm512_slli_epi32(h, 7)));
+        } else {
+          high[q] = _mm512_cvtepi32_epi8(v);
+        }
+      }
+      d[index] = max * (1.0f / top);
+      ds[index] = d[index] * static_cast<float>(_mm512_reduce_add_epi32(sum));
+    }
+    _mm512_storeu_si512(codes + k, _mm512_permutexvar_epi8(order, Join(high)));
+    if (wide) _mm512_storeu_si512(codes + plane + k, _mm512_permutexvar_epi8(order, Join(low)));
+  }
+}
+
+// ---- Weights
+
+// The byte of the stream that each lane byte of a multishift reads, and the shifts, for widths that are not powers of two.
+template <int kBits>
+alignas(64) constexpr auto kStream = [] {
+  struct { uint8_t bytes[64], shifts[64]; } t{};
+  for (int i = 0; i < 64; ++i) {
+    const int byte = i / 8 * kBits + i % 8;
+    t.bytes[i] = static_cast<uint8_t>(byte < 64 ? byte : 63);
+    t.shifts[i] = static_cast<uint8_t>(i % 8 * kBits);
+  }
+  return t;
+}();
+
+// 64 codes at p, or the first 32 with kHalf (the rest zero), in the order of the activations.
+template <int kBits, int kB, bool kHalf>
+OPTIQ_INLINE __m512i Unpack64(const uint8_t* p) {
+  constexpr int kBytes = kBits * (kHalf ? 4 : 8);
+  if constexpr (kBits == 8) {
+    if constexpr (kHalf) return _mm512_zextsi256_si512(_mm256_loadu_si256(reinterpret_cast<const __m256i*>(p)));
+    return _mm512_loadu_si512(p);
+  } else if constexpr (kBits == 4) {
+    const __m256i x = kHalf ? _mm256_zextsi128_si256(_mm_loadu_si128(reinterpret_cast<const __m128i*>(p)))
+                            : _mm256_loadu_si256(reinterpret_cast<const __m256i*>(p));
+    const __m512i mask = _mm512_set1_epi8(15);
+    if constexpr (kB == 64) {
+      const __m512i shift = _mm512_set_epi32(4, 4, 4, 4, 4, 4, 4, 4, 0, 0, 0, 0, 0, 0, 0, 0);
+      return _mm512_and_si512(_mm512_srlv_epi32(_mm512_broadcast_i64x4(x), shift), mask);
+    }
+    const __m512i shift = _mm512_set_epi32(4, 4, 4, 4, 0, 0, 0, 0, 4, 4, 4, 4, 0, 0, 0, 0);
+    const __m512i twice = _mm512_permutexvar_epi64(_mm512_set_epi64(3, 2, 3, 2, 1, 0, 1, 0), _mm512_castsi256_si512(x));
+    return _mm512_and_si512(_mm512_srlv_epi32(twice, shift), mask);
+  } else if constexpr (kBits == 2) {
+    const __m128i x = kHalf ? _mm_loadl_epi64(reinterpret_cast<const __m128i*>(p))
+                            : _mm_loadu_si128(reinterpret_cast<const __m128i*>(p));
+    const __m512i mask = _mm512_set1_epi8(3);
+    if constexpr (kB == 64) {
+      const __m512i shift = _mm512_set_epi32(6, 6, 6, 6, 4, 4, 4, 4, 2, 2, 2, 2, 0, 0, 0, 0);
+      return _mm512_and_si512(_mm512_srlv_epi32(_mm512_broadcast_i32x4(x), shift), mask);
+    }
+    const __m512i four = _mm512_permutexvar_epi64(_mm512_set_epi64(1, 1, 1, 1, 0, 0, 0, 0), _mm512_castsi128_si512(x));
+    return _mm512_and_si512(_mm512_srlv_epi64(four, _mm512_set_epi64(6, 4, 2, 0, 6, 4, 2, 0)), mask);
+  } else {
+    const __m512i x = _mm512_maskz_loadu_epi8((uint64_t{1} << kBytes) - 1, p);
+    const __m512i lanes = _mm512_permutexvar_epi8(_mm512_load_si512(kStream<kBits>.bytes), x);
+    const __m512i codes = _mm512_multishift_epi64_epi8(_mm512_load_si512(kStream<kBits>.shifts), lanes);
+    return _mm512_and_si512(codes, _mm512_set1_epi8((1 << kBits) - 1));
+  }
+}
+
+OPTIQ_INLINE void Transpose16(__m512i* r) {
+  __m512i t[16];
+#pragma GCC unroll 8
+  for (int i = 0; i < 8; ++i) {
+    t[2 * i] = _mm512_unpacklo_epi32(r[2 * i], r[2 * i + 1]);
+    t[2 * i + 1] = _mm512_unpackhi_epi32(r[2 * i], r[2 * i + 1]);
+  }
+#pragma GCC unroll 4
+  for (int i = 0; i < 4; ++i) {
+    r[4 * i] = _mm512_unpacklo_epi64(t[4 * i], t[4 * i + 2]);
+    r[4 * i + 1] = _mm512_unpackhi_epi64(t[4 * i], t[4 * i + 2]);
+    r[4 * i + 2] = _mm512_unpacklo_epi64(t[4 * i + 1], t[4 * i + 3]);
+    r[4 * i + 3] = _mm512_unpackhi_epi64(t[4 * i + 1], t[4 * i + 3]);
+  }
+  // r[4i + c]: rows 4i..4i+3, column 4l + c in 128-bit lane l.
+#pragma GCC unroll 4
+  for (int c = 0; c < 4; ++c) {
+    const __m512i a = _mm512_shuffle_i32x4(r[c], r[4 + c], 0x88), b = _mm512_shuffle_i32x4(r[c], r[4 + c], 0xdd);
+    const __m512i e = _mm512_shuffle_i32x4(r[8 + c], r[12 + c], 0x88), f = _mm512_shuffle_i32x4(r[8 + c], r[12 + c], 0xdd);
+    t[c] = _mm512_shuffle_i32x4(a, e, 0x88);
+    t[8 + c] = _mm512_shuffle_i32x4(a, e, 0xdd);
+    t[4 + c] = _mm512_shuffle_i32x4(b, f, 0x88);
+    t[12 + c] = _mm512_shuffle_i32x4(b, f, 0xdd);
+  }
+#pragma GCC unroll 16
+  for (int i = 0; i < 16; ++i) r[i] = t[i];
+}
+
+OPTIQ_INLINE __m512 LoadParameters(DType dtype, const std::byte* p, __mmask16 m) {
+  if (dtype == DType::kF32) return _mm512_maskz_loadu_ps(m, p);
+  const __m256i h = _mm256_maskz_loadu_epi16(m, p);
+  if (dtype == DType::kF16) return _mm512_cvtph_ps(h);
+  return _mm512_castsi512_ps(_mm512_slli_epi32(_mm512_cvtepu16_epi32(h), 16));
+}
+
+// Parameters of 16 rows (row r at base + min(r, last) * stride) and up to 16 groups, as out[group * step .. +16) by row.
+OPTIQ_INLINE void TransposeParameters(DType dtype, const std::byte* base, int64_t stride, int64_t last, int64_t groups,
+                                      float* out, int64_t step) {
+  const __mmask16 m = groups >= 16 ? 0xffff : static_cast<__mmask16>((1u << groups) - 1);
+  __m512i r[16];
+#pragma GCC unroll 16
+  for (int i = 0; i < 16; ++i) {
+    r[i] = _mm512_castps_si512(LoadParameters(dtype, base + std::min<int64_t>(i, last) * stride, m));
+  }
+  Transpose16(r);
+#pragma GCC unroll 16
+  for (int i = 0; i < 16; ++i) {
+    if (i < groups) _mm512_storeu_si512(out + i * step, r[i]);
+  }
+}
+
+// ---- One row of activations
+
+// Integer sums of 16 rows over 64 inputs: both blocks of 32, or (kB = 64) all in *p0.
+template <int kBits, int kB, bool kWide, bool kHalf>
+OPTIQ_INLINE void Dot16(const uint8_t* const* rows, int64_t offset, __m512i high, __m512i low, __m512i* p0, __m512i* p1) {
+  __m512i v[4];
+#pragma GCC unroll 4
+  for (int q = 0; q < 4; ++q) {
+    __m512i s[4];
+#pragma GCC unroll 4
+    for (int i = 0; i < 4; ++i) {
+      const __m512i w = Unpack64<kBits, kB, kHalf>(rows[4 * q + i] + offset);
+      s[i] = _mm512_dpbusd_epi32(_mm512_setzero_si512(), w, high);
+      if constexpr (kWide) s[i] = _mm512_dpbusd_epi32(_mm512_slli_epi32(s[i], 7), w, low);
+    }
+    const __m512i a = _mm512_add_epi32(_mm512_unpacklo_epi32(s[0], s[1]), _mm512_unpackhi_epi32(s[0], s[1]));
+    const __m512i b = _mm512_add_epi32(_mm512_unpacklo_epi32(s[2], s[3]), _mm512_unpackhi_epi32(s[2], s[3]));
+    v[q] = _mm512_add_epi32(_mm512_unpacklo_epi64(a, b), _mm512_unpackhi_epi64(a, b));
+  }
+  const __m512i t0 = _mm512_add_epi32(_mm512_shuffle_i32x4(v[0], v[1], 0x88), _mm512_shuffle_i32x4(v[0], v[1], 0xdd));
+  const __m512i t1 = _mm512_add_epi32(_mm512_shuffle_i32x4(v[2], v[3], 0x88), _mm512_shuffle_i32x4(v[2], v[3], 0xdd));
+  *p0 = _mm512_shuffle_i32x4(t0, t1, 0x88);
+  *p1 = _mm512_shuffle_i32x4(t0, t1, 0xdd);
+  if constexpr (kB == 64) *p0 = _mm512_add_epi32(*p0, *p1);
+}
+
+OPTIQ_INLINE __m512 Accumulate(__m512 y, __m512i p, __m512 s, __m512 z, float d, float ds) {
+  y = _mm512_fmadd_ps(_mm512_mul_ps(s, _mm512_set1_ps(d)), _mm512_cvtepi32_ps(p), y);
+  return _mm512_fmadd_ps(z, _mm512_set1_ps(ds), y);
+}
+
+template <int kBits, int kB, bool kWide>
+void GemvBits(const AffineRows& w, int64_t begin, int64_t end, int64_t ahead, const QuantizedRows& a, float* y) {
+  const int64_t stride = w.code_stride(), groups = w.groups(), blocks = a.blocks;
+  const int64_t per_group = w.format.group_size / kB, size = w.scale_dtype == DType::kF32 ? 4 : 2;
+  const int8_t* high = reinterpret_cast<const int8_t*>(a.codes);
+  const int8_t* low = high + Plane(w.cols);
+  alignas(64) float s[16 * kStrip], z[16 * kStrip];
+  for (int64_t r = begin; r < end; r += kStrip) {
+    const int64_t last = std::min<int64_t>(kStrip, end - r) - 1;
+    const uint8_t* rows[kStrip];
+    for (int i = 0; i < kStrip; ++i) {
+      rows[i] = reinterpret_cast<const uint8_t*>(w.codes) + (r + std::min<int64_t>(i, last)) * stride;
+    }
+    // The strip to come is fetched while this one is used, in the order of memory: 16 rows would be too many streams for the
+    // hardware's prefetchers.
+    const bool more = r + kStrip < ahead;
+    const char* next = reinterpret_cast<const char*>(w.codes + (r + kStrip) * stride);
+    if (more) {
+      for (int64_t i = 0; i < kStrip * groups * size; i += 64) {
+        _mm_prefetch(reinterpret_cast<const char*>(w.scales + (r + kStrip) * groups * size + i), _MM_HINT_T0);
+        _mm_prefetch(reinterpret_cast<const char*>(w.biases + (r + kStrip) * groups * size + i), _MM_HINT_T0);
+      }
+    }
+    __m512 sum = _mm512_setzero_ps();
+    for (int64_t b = 0; b < blocks;) {
+      const int64_t g = b / per_group, count = std::min<int64_t>(16, groups - g);
+      const int64_t stop = std::min(blocks, b + count * per_group), first = b;
+      TransposeParameters(w.scale_dtype, w.scales + (r * groups + g) * size, groups * size, last, count, s, kStrip);
+      TransposeParameters(w.scale_dtype, w.biases + (r * groups + g) * size, groups * size, last, count, z, kStrip);
+      for (; b < stop; b += 64 / kB) {
+        if (more) {
+#pragma GCC unroll 16
+          for (int i = 0; i < 2 * kBits; ++i) _mm_prefetch(next + 64 * i, _MM_HINT_T0);
+          next += 128 * kBits;
+        }
+        const __m512i h = _mm512_loadu_si512(high + b * kB);
+        const __m512i l = kWide ? _mm512_loadu_si512(low + b * kB) : _mm512_setzero_si512();
+        const int64_t offset = b * kB * kBits / 8;
+        __m512i p0, p1;
+        if (kB == 64 || b + 1 < blocks) {
+          Dot16<kBits, kB, kWide, false>(rows, offset, h, l, &p0, &p1);
+        } else {
+          Dot16<kBits, kB, kWide, true>(rows, offset, h, l, &p0, &p1);
+        }
+        const int64_t i = (b - first) / per_group * kStrip;
+        sum = Accumulate(sum, p0, _mm512_load_ps(s + i), _mm512_load_ps(z + i), a.d[b], a.ds[b]);
+        if (kB == 32 && b + 1 < blocks) {
+          sum = Accumulate(sum, p1, _mm512_load_ps(s + i + kStrip), _mm512_load_ps(z + i + kStrip), a.d[b + 1],
+                           a.ds[b + 1]);
+        }
+      }
+    }
+    _mm512_mask_storeu_ps(y + (r - begin), static_cast<__mmask16>((2u << last) - 1), sum);
+  }
+}
+
+// ---- Many rows of activations
+
+// Codes [k0, k1) of 16 rows, k0 a multiple of 256, to panel[(k - k0) / 4][kPanel][4], this strip's half of each step.
+template <int kBits, int kB>
+void UnpackStrip(const uint8_t* base, int64_t stride, int64_t last, int64_t k0, int64_t k1, uint8_t* panel) {
+  constexpr bool kDirect = kBits == 2 || kBits == 4 || kBits == 8;  // dwords are transposed packed, then split into planes
+  constexpr int64_t kCodes = kDirect ? 512 / kBits : 64;
+  constexpr int kPlanes = kDirect ? 8 / kBits : 1;
+  constexpr int kDwords = kB / (4 * kPlanes);  // packed dwords of a block
+  for (int64_t k = k0; k < k1; k += kCodes) {
+    const int64_t left = std::min(kCodes, k1 - k);
+    __m512i r[16];
+#pragma GCC unroll 16
+    for (int i = 0; i < 16; ++i) {
+      const uint8_t* p = base + std::min<int64_t>(i, last) * stride + k * kBits / 8;
+      if constexpr (kDirect) {
+        const uint64_t bytes = left * kBits / 8;
+        r[i] = left == kCodes ? _mm512_loadu_si512(p) : _mm512_maskz_loadu_epi8((uint64_t{1} << bytes) - 1, p);
+      } else {
+        r[i] = left == kCodes ? Unpack64<kBits, kB, false>(p) : Unpack64<kBits, kB, true>(p);
+      }
+    }
+    Transpose16(r);
+    const int64_t dwords = left / (4 * kPlanes);
+    uint8_t* out = panel + (k - k0) / 4 * (4 * kPanel);
+#pragma GCC unroll 16
+    for (int j = 0; j < 16; ++j) {
+      if (j >= dwords) break;
+#pragma GCC unroll 4
+      for (int p = 0; p < kPlanes; ++p) {
+        __m512i x = r[j];
+        if constexpr (kPlanes > 1) {
+          x = _mm512_and_si512(_mm512_srli_epi32(x, p * kBits), _mm512_set1_epi8((1 << kBits) - 1));
+        }
+        const int step = j / kDwords * (kB / 4) + p * kDwords + j % kDwords;
+        _mm512_store_si512(out + step * (4 * kPanel), x);
+      }
+    }
+  }
+}
+
+struct Tiling {
+  const uint8_t* panel;
+  const float *s, *z;       // [groups of the piece][kPanel]
+  const int8_t* codes;      // first block of the piece, first row of the tile
+  int64_t row_bytes, plane;
+  const float *d, *ds;      // first block of the piece
+  int64_t row_blocks;       // stride of d and ds
+  int64_t blocks, per_group;
+  float* y;                 // [rows][kPanel]
+};
+
+template <int R, int kB, bool kWide>
+void Tile(const Tiling& t) {
+  const uint8_t* panel = t.panel;
+  for (int64_t b = 0; b < t.blocks; ++b) {
+    __m512i acc0[R], acc1[R];
+#pragma GCC unroll 12
+    for (int r = 0; r < R; ++r) acc0[r] = acc1[r] = _mm512_setzero_si512();
+#pragma GCC unroll 2
+    for (int pass = 0; pass < (kWide ? 2 : 1); ++pass) {
+      const int8_t* x = t.codes + b * kB + (pass == 1 ? t.plane : 0);
+      if (pass == 1) {
+#pragma GCC unroll 12
+        for (int r = 0; r < R; ++r) {
+          acc0[r] = _mm512_slli_epi32(acc0[r], 7);
+          acc1[r] = _mm512_slli_epi32(acc1[r], 7);
+        }
+      }
+#pragma GCC unroll 2
+      for (int i = 0; i < kB / 4; ++i) {
+        const __m512i w0 = _mm512_load_si512(panel + i * 4 * kPanel);
+        const __m512i w1 = _mm512_load_si512(panel + i * 4 * kPanel + 64);
+#pragma GCC unroll 12
+        for (int r = 0; r < R; ++r) {
+          int32_t four;
+          std::memcpy(&four, x + r * t.row_bytes + 4 * i, 4);
+          const __m512i v = _mm512_set1_epi32(four);
+          acc0[r] = _mm512_dpbusd_epi32(acc0[r], w0, v);
+          acc1[r] = _mm512_dpbusd_epi32(acc1[r], w1, v);
+        }
+      }
+    }
+    panel += kB * kPanel;
+    const int64_t g = b / t.per_group * kPanel;
+    const __m512 s0 = _mm512_load_ps(t.s + g), s1 = _mm512_load_ps(t.s + g + 16);
+    const __m512 z0 = _mm512_load_ps(t.z + g), z1 = _mm512_load_ps(t.z + g + 16);
+#pragma GCC unroll 12
+    for (int r = 0; r < R; ++r) {
+      float* y = t.y + r * kPanel;
+      const float d = t.d[r * t.row_blocks + b], ds = t.ds[r * t.row_blocks + b];
+      _mm512_store_ps(y, Accumulate(_mm512_load_ps(y), acc0[r], s0, z0, d, ds));
+      _mm512_store_ps(y + 16, Accumulate(_mm512_load_ps(y + 16), acc1[r], s1, z1, d, ds));
+    }
+  }
+}
+
+template <int kB, bool kWide>
+void RunTile(int64_t rows, const Tiling& t) {
+  switch (rows) {
+    case 1: return Tile<1, kB, kWide>(t);
+    case 2: return Tile<2, kB, kWide>(t);
+    case 3: return Tile<3, kB, kWide>(t);
+    case 4: return Tile<4, kB, kWide>(t);
+    case 5: return Tile<5, kB, kWide>(t);
+    case 6: return Tile<6, kB, kWide>(t);
+    case 7: return Tile<7, kB, kWide>(t);
+    case 8: return Tile<8, kB, kWide>(t);
+    case 9: return Tile<9, kB, kWide>(t);
+    case 10: return Tile<10, kB, kWide>(t);
+    case 11: return Tile<11, kB, kWide>(t);
+    default: return Tile<12, kB, kWide>(t);
+  }
+}
+
+int64_t PieceColumns(int64_t cols, int64_t m) { return m <= kFewRows ? std::min(cols, kPieceColumns) : cols; }
+
+int64_t ScratchBytes(int64_t cols, int64_t m) {
+  const int64_t piece = PieceColumns(cols, m) + 64;
+  return piece * kPanel + 2 * (piece / 32 + 16) * kPanel * 4 + std::max<int64_t>(m <= kFewRows ? m : 0, kMaxTile) * kPanel * 4;
+}
+
+template <int kBits, int kB, bool kWide>
+void GemmBits(const AffineRows& w, int64_t begin, int64_t end, const QuantizedRows& a, float* y, int64_t ldy,
+              std::byte* scratch) {
+  const int64_t stride = w.code_stride(), groups = w.groups(), size = w.scale_dtype == DType::kF32 ? 4 : 2;
+  const int64_t piece = PieceColumns(w.cols, a.m), group_size = w.format.group_size;
+  uint8_t* panel = reinterpret_cast<uint8_t*>(scratch);
+  float* s = reinterpret_cast<float*>(scratch + (piece + 64) * kPanel);
+  float* z = s + ((piece + 64) / 32 + 16) * kPanel;
+  float* sums = z + ((piece + 64) / 32 + 16) * kPanel;
+  const bool whole = piece == w.cols;
+  const int64_t tiles = (a.m + kMaxTile - 1) / kMaxTile;
+  for (int64_t r = begin; r < end; r += kPanel) {
+    const int64_t n = std::min<int64_t>(kPanel, end - r);
+    const __mmask16 m0 = static_cast<__mmask16>(n >= 16 ? 0xffff : (1u << n) - 1);
+    const __mmask16 m1 = static_cast<__mmask16>(n <= 16 ? 0 : (1u << (n - 16)) - 1);
+    if (!whole) std::memset(sums, 0, a.m * kPanel * sizeof(float));
+    for (int64_t k0 = 0; k0 < w.cols; k0 += piece) {
+      const int64_t k1 = std::min(w.cols, k0 + piece);
+      for (int half = 0; half < 2; ++half) {
+        const int64_t row = std::min(r + half * kStrip, end - 1), last = std::min<int64_t>(kStrip, end - row) - 1;
+        UnpackStrip<kBits, kB>(reinterpret_cast<const uint8_t*>(w.codes) + row * stride, stride, last, k0, k1,
+                               panel + half * 64);
+        for (int64_t g = k0 / group_size; g < k1 / group_size; g += 16) {
+          const int64_t count = std::min<int64_t>(16, k1 / group_size - g), at = (g - k0 / group_size) * kPanel;
+          const int64_t offset = (row * groups + g) * size;
+          TransposeParameters(w.scale_dtype, w.scales + offset, groups * size, last, count, s + at + half * 16, kPanel);
+          TransposeParameters(w.scale_dtype, w.biases + offset, groups * size, last, count, z + at + half * 16, kPanel);
+        }
+      }
+      for (int64_t tile = 0; tile < tiles; ++tile) {
+        const int64_t i0 = tile * a.m / tiles, rows = (tile + 1) * a.m / tiles - i0;
+        float* out = whole ? sums : sums + i0 * kPanel;
+        if (whole) std::memset(out, 0, rows * kPanel * sizeof(float));
+        RunTile<kB, kWide>(rows, {.panel = panel,
+                                  .s = s,
+                                  .z = z,
+                                  .codes = reinterpret_cast<const int8_t*>(a.codes) + i0 * a.row_bytes + k0,
+                                  .row_bytes = a.row_bytes,
+                                  .plane = Plane(w.cols),
+                                  .d = a.d + i0 * a.blocks + k0 / kB,
+                                  .ds = a.ds + i0 * a.blocks + k0 / kB,
+                                  .row_blocks = a.blocks,
+                                  .blocks = (k1 - k0) / kB,
+                                  .per_group = group_size / kB,
+                                  .y = out});
+        if (k1 < w.cols) continue;
+        for (int64_t i = 0; i < rows; ++i) {
+          float* to = y + (i0 + i) * ldy + (r - begin);
+          _mm512_mask_storeu_ps(to, m0, _mm512_load_ps(out + i * kPanel));
+          _mm512_mask_storeu_ps(to + 16, m1, _mm512_load_ps(out + i * kPanel + 16));
+        }
+      }
+    }
+  }
+}
+
+// ---- Dispatch on the format
+
+template <int kBits>
+void GemvWidth(const AffineRows& w, int64_t begin, int64_t end, int64_t ahead, const QuantizedRows& a, float* y) {
+  const bool wide = a.bits == ActivationBits::k15;
+  if (w.format.group_size == 32) {
+    return wide ? GemvBits<kBits, 32, true>(w, begin, end, ahead, a, y) : GemvBits<kBits, 32, false>(w, begin, end, ahead, a, y);
+  }
+  return wide ? GemvBits<kBits, 64, true>(w, begin, end, ahead, a, y) : GemvBits<kBits, 64, false>(w, begin, end, ahead, a, y);
+}
+
+template <int kBits>
+void GemmWidth(const AffineRows& w, int64_t begin, int64_t end, const QuantizedRows& a, float* y, int64_t ldy,
+               std::byte* scratch) {
+  const bool wide = a.bits == ActivationBits::k15;
+  if (w.format.group_size == 32) {
+    return wide ? GemmBits<kBits, 32, true>(w, begin, end, a, y, ldy, scratch)
+                : GemmBits<kBits, 32, false>(w, begin, end, a, y, ldy, scratch);
+  }
+  return wide ? GemmBits<kBits, 64, true>(w, begin, end, a, y, ldy, scratch)
+              : GemmBits<kBits, 64, false>(w, begin, end, a, y, ldy, scratch);
+}
+
+void Gemv(const AffineRows& w, int64_t begin, int64_t end, int64_t ahead, const QuantizedRows& a, float* y) {
+  switch (w.format.bits) {
+    case 2: return GemvWidth<2>(w, begin, end, ahead, a, y);
+    case 3: return GemvWidth<3>(w, begin, end, ahead, a, y);
+    case 4: return GemvWidth<4>(w, begin, end, ahead, a, y);
+    case 5: return GemvWidth<5>(w, begin, end, ahead, a, y);
+    case 6: return GemvWidth<6>(w, begin, end, ahead, a, y);
+    default: return GemvWidth<8>(w, begin, end, ahead, a, y);
+  }
+}
+
+void Gemm(const AffineRows& w, int64_t begin, int64_t end, const QuantizedRows& a, float* y, int64_t ldy,
+          std::byte* scratch) {
+  switch (w.format.bits) {
+    case 2: return GemmWidth<2>(w, begin, end, a, y, ldy, scratch);
+    case 3: return GemmWidth<3>(w, begin, end, a, y, ldy, scratch);
+    case 4: return GemmWidth<4>(w, begin, end, a, y, ldy, scratch);
+    case 5: return GemmWidth<5>(w, begin, end, a, y, ldy, scratch);
+    case 6: return GemmWidth<6>(w, begin, end, a, y, ldy, scratch);
+    default: return GemmWidth<8>(w, begin, end, a, y, ldy, scratch);
+  }
+}
+
+}  // namespace
+}  // namespace optiq
+
+#if defined(__clang__)
+#pragma clang attribute pop
+#else
+#pragma GCC pop_options
+#endif
+
+namespace optiq {
+
+const AffineKernels* AffineKernelsAvx512() {
+  static constexpr AffineKernels kKernels = {"avx512vnni", RowBytes, Quantize, Gemv, Gemm, ScratchBytes, kPanel};
+  return CpuHas(CpuFeature::kAvx512Vnni) ? &kKernels : nullptr;
+}
+
+}  // namespace optiq
+
+#else
+namespace optiq {
+const AffineKernels* AffineKernelsAvx512() { return nullptr; }
+}  // namespace optiq
+#endif
