@@ -50,8 +50,18 @@ inline void Pause() {
 #endif
 }
 
-// Spins before sleeping: long enough to bridge the serial gaps between the operations of a decoder step.
-constexpr int kSpins = 4000;
+// Waits are bridged by spinning, as the gaps between the operations of a decoder step are short. After kPauses the processor is
+// offered to others, without which a machine with more runnable threads than cores crawls; after kYields workers sleep.
+constexpr int kPauses = 1500;
+constexpr int kYields = 64;
+
+// A job's state in one word, so that a late worker can never take a task of another job: tasks handed out, number of tasks, and a
+// number that tells jobs apart.
+constexpr int kTaskBits = 22;
+constexpr uint64_t kTaskMask = (uint64_t{1} << kTaskBits) - 1;
+uint64_t NextOf(uint64_t ticket) { return ticket & kTaskMask; }
+uint64_t CountOf(uint64_t ticket) { return (ticket >> kTaskBits) & kTaskMask; }
+uint64_t JobOf(uint64_t ticket) { return ticket >> (2 * kTaskBits); }
 
 }  // namespace
 
@@ -69,39 +79,44 @@ struct ThreadPool::Impl {
   int num_threads = 1;
   std::vector<std::thread> workers;
 
+  alignas(128) std::atomic<uint64_t> ticket{0};
+  alignas(128) std::atomic<int64_t> done{0};  // tasks of the current job
+  alignas(128) std::atomic<int> sleepers{0};
+  std::atomic<bool> stop{false};
+  const std::function<void(int64_t, int)>* fn = nullptr;  // valid while a task of the job is open
   std::mutex mutex;
   std::condition_variable wake;
-  std::atomic<uint64_t> generation{0};  // one more for each job
-  std::atomic<bool> stop{false};
-  std::atomic<int64_t> next{0};
-  std::atomic<int> running{0};  // workers inside the current job
-  int64_t num_tasks = 0;
-  const std::function<void(int64_t, int)>* fn = nullptr;
 
+  // Whoever holds a task keeps its job alive; a job whose tasks are all taken is not touched.
   void RunTasks(int thread) {
-    for (;;) {
-      const int64_t task = next.fetch_add(1, std::memory_order_relaxed);
-      if (task >= num_tasks) return;
-      (*fn)(task, thread);
+    uint64_t t = ticket.load(std::memory_order_acquire);
+    while (NextOf(t) < CountOf(t)) {
+      if (!ticket.compare_exchange_weak(t, t + 1, std::memory_order_acq_rel, std::memory_order_acquire)) continue;
+      (*fn)(static_cast<int64_t>(NextOf(t)), thread);
+      done.fetch_add(1, std::memory_order_release);
+      t = ticket.load(std::memory_order_acquire);
     }
   }
 
   void Worker(int thread) {
     uint64_t seen = 0;
     for (;;) {
-      int spins = 0;
-      while (generation.load(std::memory_order_acquire) == seen && !stop.load(std::memory_order_relaxed)) {
-        if (++spins < kSpins) {
+      int waits = 0;
+      while (JobOf(ticket.load(std::memory_order_acquire)) == seen && !stop.load(std::memory_order_relaxed)) {
+        if (++waits < kPauses) {
           Pause();
-          continue;
+        } else if (waits < kPauses + kYields) {
+          std::this_thread::yield();
+        } else {
+          std::unique_lock<std::mutex> lock(mutex);
+          sleepers.fetch_add(1, std::memory_order_seq_cst);
+          wake.wait(lock, [&] { return JobOf(ticket.load(std::memory_order_seq_cst)) != seen || stop.load(); });
+          sleepers.fetch_sub(1, std::memory_order_relaxed);
         }
-        std::unique_lock<std::mutex> lock(mutex);
-        wake.wait(lock, [&] { return generation.load(std::memory_order_relaxed) != seen || stop.load(); });
       }
       if (stop.load(std::memory_order_relaxed)) return;
-      seen = generation.load(std::memory_order_acquire);
+      seen = JobOf(ticket.load(std::memory_order_acquire));
       RunTasks(thread);
-      running.fetch_sub(1, std::memory_order_release);
     }
   }
 };
@@ -131,18 +146,29 @@ void ThreadPool::ParallelFor(int64_t num_tasks, const std::function<void(int64_t
     return;
   }
   Impl& p = *impl_;
-  {
-    // The lock pairs with the wait above: a worker that is about to sleep sees the new generation.
-    std::lock_guard<std::mutex> lock(p.mutex);
-    p.fn = &fn;
-    p.num_tasks = num_tasks;
-    p.next.store(0, std::memory_order_relaxed);
-    p.running.store(p.num_threads - 1, std::memory_order_relaxed);
-    p.generation.fetch_add(1, std::memory_order_release);
+  // More tasks than a ticket can count are handed out several at a time.
+  const int64_t stride = (num_tasks + static_cast<int64_t>(kTaskMask) - 1) / static_cast<int64_t>(kTaskMask);
+  const int64_t count = (num_tasks + stride - 1) / stride;
+  const std::function<void(int64_t, int)> strided = [&](int64_t task, int thread) {
+    for (int64_t i = task * stride; i < std::min(num_tasks, (task + 1) * stride); ++i) fn(i, thread);
+  };
+  p.fn = stride == 1 ? &fn : &strided;
+  p.done.store(0, std::memory_order_relaxed);
+  const uint64_t job = (JobOf(p.ticket.load(std::memory_order_relaxed)) + 1) & (~uint64_t{0} >> (2 * kTaskBits));
+  p.ticket.store((job << (2 * kTaskBits)) | (static_cast<uint64_t>(count) << kTaskBits), std::memory_order_seq_cst);
+  if (p.sleepers.load(std::memory_order_seq_cst) > 0) {
+    // The lock pairs with the wait: a worker that is about to sleep sees the new job.
+    { std::lock_guard<std::mutex> lock(p.mutex); }
+    p.wake.notify_all();
   }
-  p.wake.notify_all();
   p.RunTasks(0);
-  while (p.running.load(std::memory_order_acquire) != 0) Pause();
+  for (int waits = 0; p.done.load(std::memory_order_acquire) != count;) {
+    if (++waits < kPauses) {
+      Pause();
+    } else {
+      std::this_thread::yield();  // a worker was put off the processor in the middle of a task
+    }
+  }
 }
 
 }  // namespace optiq

@@ -70,6 +70,7 @@ void RegisterInspect(CLI::App& app, CommandContext* context);
 void RegisterGenerate(CLI::App& app, CommandContext* context);
 void RegisterChat(CLI::App& app, CommandContext* context);
 void RegisterLogits(CLI::App& app, CommandContext* context);
+void RegisterBench(CLI::App& app, CommandContext* context);
 
 // Adds the subcommand with the layout of help that all share: description, positionals, options, then `examples` (lines
 // without indent) as the footer.

@@ -310,7 +310,7 @@ void Gemm(const AffineRows& w, int64_t begin, int64_t end, const QuantizedRows& 
 namespace optiq {
 
 const AffineKernels* AffineKernelsAvx2() {
-  static constexpr AffineKernels kKernels = {"avx2", RowBytes, Quantize, Gemv, Gemm, ScratchBytes, kPanel};
+  static constexpr AffineKernels kKernels = {"avx2", RowBytes, Quantize, Gemv, Gemm, ScratchBytes, nullptr, nullptr, kPanel};
   return CpuHas(CpuFeature::kAvx2) ? &kKernels : nullptr;
 }
 

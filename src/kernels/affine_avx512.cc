@@ -334,59 +334,130 @@ void UnpackStrip(const uint8_t* base, int64_t stride, int64_t last, int64_t k0, 
 
 struct Tiling {
   const uint8_t* panel;
-  const float *s, *z;       // [groups of the piece][kPanel]
-  const int8_t* codes;      // first block of the piece, first row of the tile
-  int64_t row_bytes, plane;
-  const float *d, *ds;      // first block of the piece
-  int64_t row_blocks;       // stride of d and ds
+  const float *s, *z;   // [groups of the piece][kPanel]
+  const int8_t* codes;  // first block of the piece: [step][R][4]
+  int64_t plane;        // bytes from the high to the low plane
+  const float *d, *ds;  // first block of the piece: [block][R]
   int64_t blocks, per_group;
-  float* y;                 // [rows][kPanel]
+  float* y;             // [R][kPanel]
 };
+
+// The products of a tile, in assembly: with intrinsics GCC 12 keeps part of the 24 sums on the stack, at twice the time. zmm0..11 hold
+// the sums of the first strip, zmm12..23 of the second, zmm24 and zmm25 the weights, zmm26 the activations.
+// clang-format off
+#define OPTIQ_ROWS1(F, ...) F(0, 0, 12, __VA_ARGS__)
+#define OPTIQ_ROWS2(F, ...) OPTIQ_ROWS1(F, __VA_ARGS__) F(1, 1, 13, __VA_ARGS__)
+#define OPTIQ_ROWS3(F, ...) OPTIQ_ROWS2(F, __VA_ARGS__) F(2, 2, 14, __VA_ARGS__)
+#define OPTIQ_ROWS4(F, ...) OPTIQ_ROWS3(F, __VA_ARGS__) F(3, 3, 15, __VA_ARGS__)
+#define OPTIQ_ROWS5(F, ...) OPTIQ_ROWS4(F, __VA_ARGS__) F(4, 4, 16, __VA_ARGS__)
+#define OPTIQ_ROWS6(F, ...) OPTIQ_ROWS5(F, __VA_ARGS__) F(5, 5, 17, __VA_ARGS__)
+#define OPTIQ_ROWS7(F, ...) OPTIQ_ROWS6(F, __VA_ARGS__) F(6, 6, 18, __VA_ARGS__)
+#define OPTIQ_ROWS8(F, ...) OPTIQ_ROWS7(F, __VA_ARGS__) F(7, 7, 19, __VA_ARGS__)
+#define OPTIQ_ROWS9(F, ...) OPTIQ_ROWS8(F, __VA_ARGS__) F(8, 8, 20, __VA_ARGS__)
+#define OPTIQ_ROWS10(F, ...) OPTIQ_ROWS9(F, __VA_ARGS__) F(9, 9, 21, __VA_ARGS__)
+#define OPTIQ_ROWS11(F, ...) OPTIQ_ROWS10(F, __VA_ARGS__) F(10, 10, 22, __VA_ARGS__)
+#define OPTIQ_ROWS12(F, ...) OPTIQ_ROWS11(F, __VA_ARGS__) F(11, 11, 23, __VA_ARGS__)
+
+#define OPTIQ_ZERO(r, lo, hi, unused) "vpxord %%zmm" #lo ", %%zmm" #lo ", %%zmm" #lo "\n vpxord %%zmm" #hi ", %%zmm" #hi ", %%zmm" #hi "\n"
+#define OPTIQ_SHIFT(r, lo, hi, unused) "vpslld $7, %%zmm" #lo ", %%zmm" #lo "\n vpslld $7, %%zmm" #hi ", %%zmm" #hi "\n"
+#define OPTIQ_DOT(r, lo, hi, step_row)                     \
+  "vpbroadcastd 4*(" step_row "+" #r ")(%[x]), %%zmm26\n"  \
+  "vpdpbusd %%zmm26, %%zmm24, %%zmm" #lo "\n"              \
+  "vpdpbusd %%zmm26, %%zmm25, %%zmm" #hi "\n"
+#define OPTIQ_ADD(r, lo, hi, unused)                       \
+  "vbroadcastss 4*" #r "(%[d]), %%zmm28\n"                 \
+  "vbroadcastss 4*" #r "(%[ds]), %%zmm31\n"                \
+  "vcvtdq2ps %%zmm" #lo ", %%zmm" #lo "\n"                 \
+  "vcvtdq2ps %%zmm" #hi ", %%zmm" #hi "\n"                 \
+  "vmulps %%zmm28, %%zmm24, %%zmm29\n"                     \
+  "vmulps %%zmm28, %%zmm25, %%zmm30\n"                     \
+  "vfmadd213ps 128*" #r "(%[y]), %%zmm29, %%zmm" #lo "\n"  \
+  "vfmadd213ps 128*" #r "+64(%[y]), %%zmm30, %%zmm" #hi "\n" \
+  "vfmadd231ps %%zmm31, %%zmm26, %%zmm" #lo "\n"           \
+  "vfmadd231ps %%zmm31, %%zmm27, %%zmm" #hi "\n"           \
+  "vmovaps %%zmm" #lo ", 128*" #r "(%[y])\n"               \
+  "vmovaps %%zmm" #hi ", 128*" #r "+64(%[y])\n"
+
+// Two steps of four inputs each, until the block ends.
+#define OPTIQ_LOOP(R, label)                                                        \
+  "mov %[steps], %[count]\n"                                                        \
+  label ":\n"                                                                       \
+  "vmovdqa32 (%[w]), %%zmm24\n vmovdqa32 64(%[w]), %%zmm25\n"                       \
+  OPTIQ_ROWS##R(OPTIQ_DOT, "0*" #R)                                                 \
+  "vmovdqa32 128(%[w]), %%zmm24\n vmovdqa32 192(%[w]), %%zmm25\n"                   \
+  OPTIQ_ROWS##R(OPTIQ_DOT, "1*" #R)                                                 \
+  "add $256, %[w]\n add $8*" #R ", %[x]\n dec %[count]\n jnz " label "b\n"
+
+#define OPTIQ_CLOBBERS                                                                                                 \
+  "cc", "memory", "xmm0", "xmm1", "xmm2", "xmm3", "xmm4", "xmm5", "xmm6", "xmm7", "xmm8", "xmm9", "xmm10", "xmm11",    \
+  "xmm12", "xmm13", "xmm14", "xmm15", "xmm16", "xmm17", "xmm18", "xmm19", "xmm20", "xmm21", "xmm22", "xmm23", "xmm24", \
+  "xmm25", "xmm26", "xmm27", "xmm28", "xmm29", "xmm30", "xmm31"
+
+#define OPTIQ_BLOCK(R, second_plane)                                                                      \
+  asm volatile(OPTIQ_ROWS##R(OPTIQ_ZERO, "") OPTIQ_LOOP(R, "1") second_plane                              \
+               "vmovaps (%[s]), %%zmm24\n vmovaps 64(%[s]), %%zmm25\n"                                    \
+               "vmovaps (%[z]), %%zmm26\n vmovaps 64(%[z]), %%zmm27\n"                                    \
+               OPTIQ_ROWS##R(OPTIQ_ADD, "")                                                               \
+               : [w] "+r"(w), [x] "+r"(x), [count] "=&r"(count)                                           \
+               : [low] "r"(low), [steps] "i"(kB / 8), [back] "i"(kB * kPanel), [y] "r"(t.y),              \
+                 [s] "r"(t.s + g), [z] "r"(t.z + g), [d] "r"(t.d + b * R), [ds] "r"(t.ds + b * R)         \
+               : OPTIQ_CLOBBERS)
+#define OPTIQ_TILE(R)                                                                                              \
+  if constexpr (kWide) {                                                                                           \
+    OPTIQ_BLOCK(R, OPTIQ_ROWS##R(OPTIQ_SHIFT, "") "sub %[back], %[w]\n mov %[low], %[x]\n" OPTIQ_LOOP(R, "2"));    \
+  } else {                                                                                                         \
+    OPTIQ_BLOCK(R, "");                                                                                            \
+  }
+// clang-format on
 
 template <int R, int kB, bool kWide>
 void Tile(const Tiling& t) {
-  const uint8_t* panel = t.panel;
   for (int64_t b = 0; b < t.blocks; ++b) {
-    __m512i acc0[R], acc1[R];
-#pragma GCC unroll 12
-    for (int r = 0; r < R; ++r) acc0[r] = acc1[r] = _mm512_setzero_si512();
-#pragma GCC unroll 2
-    for (int pass = 0; pass < (kWide ? 2 : 1); ++pass) {
-      const int8_t* x = t.codes + b * kB + (pass == 1 ? t.plane : 0);
-      if (pass == 1) {
-#pragma GCC unroll 12
-        for (int r = 0; r < R; ++r) {
-          acc0[r] = _mm512_slli_epi32(acc0[r], 7);
-          acc1[r] = _mm512_slli_epi32(acc1[r], 7);
-        }
-      }
-#pragma GCC unroll 2
-      for (int i = 0; i < kB / 4; ++i) {
-        const __m512i w0 = _mm512_load_si512(panel + i * 4 * kPanel);
-        const __m512i w1 = _mm512_load_si512(panel + i * 4 * kPanel + 64);
-#pragma GCC unroll 12
-        for (int r = 0; r < R; ++r) {
-          int32_t four;
-          std::memcpy(&four, x + r * t.row_bytes + 4 * i, 4);
-          const __m512i v = _mm512_set1_epi32(four);
-          acc0[r] = _mm512_dpbusd_epi32(acc0[r], w0, v);
-          acc1[r] = _mm512_dpbusd_epi32(acc1[r], w1, v);
-        }
-      }
-    }
-    panel += kB * kPanel;
+    const uint8_t* w = t.panel + b * kB * kPanel;
+    const int8_t* x = t.codes + b * kB * R;
+    const int8_t* low = x + t.plane;
     const int64_t g = b / t.per_group * kPanel;
-    const __m512 s0 = _mm512_load_ps(t.s + g), s1 = _mm512_load_ps(t.s + g + 16);
-    const __m512 z0 = _mm512_load_ps(t.z + g), z1 = _mm512_load_ps(t.z + g + 16);
-#pragma GCC unroll 12
-    for (int r = 0; r < R; ++r) {
-      float* y = t.y + r * kPanel;
-      const float d = t.d[r * t.row_blocks + b], ds = t.ds[r * t.row_blocks + b];
-      _mm512_store_ps(y, Accumulate(_mm512_load_ps(y), acc0[r], s0, z0, d, ds));
-      _mm512_store_ps(y + 16, Accumulate(_mm512_load_ps(y + 16), acc1[r], s1, z1, d, ds));
+    int64_t count;
+    if constexpr (R == 1) { OPTIQ_TILE(1) }
+    if constexpr (R == 2) { OPTIQ_TILE(2) }
+    if constexpr (R == 3) { OPTIQ_TILE(3) }
+    if constexpr (R == 4) { OPTIQ_TILE(4) }
+    if constexpr (R == 5) { OPTIQ_TILE(5) }
+    if constexpr (R == 6) { OPTIQ_TILE(6) }
+    if constexpr (R == 7) { OPTIQ_TILE(7) }
+    if constexpr (R == 8) { OPTIQ_TILE(8) }
+    if constexpr (R == 9) { OPTIQ_TILE(9) }
+    if constexpr (R == 10) { OPTIQ_TILE(10) }
+    if constexpr (R == 11) { OPTIQ_TILE(11) }
+    if constexpr (R == 12) { OPTIQ_TILE(12) }
+  }
+}
+
+// Rows of the tiles that m rows are cut into, as evenly as possible.
+struct Tiles {
+  explicit Tiles(int64_t m) : rows(m), count((m + kMaxTile - 1) / kMaxTile) {}
+  int64_t begin(int64_t tile) const { return tile * rows / count; }
+  int64_t rows, count;
+};
+
+// Rows of a tile side by side, in the order in which the products read them: codes [plane][step][R][4], d and ds [block][R].
+void Pack(const QuantizedRows& a, int64_t tile, const QuantizedRows& out) {
+  const Tiles tiles(a.m);
+  const int64_t i0 = tiles.begin(tile), r = tiles.begin(tile + 1) - i0, dwords = a.row_bytes / 4;
+  const std::byte* from = a.codes + i0 * a.row_bytes;
+  std::byte* to = out.codes + i0 * a.row_bytes;
+  for (int64_t k = 0; k < dwords; ++k) {
+    for (int64_t i = 0; i < r; ++i) std::memcpy(to + (k * r + i) * 4, from + i * a.row_bytes + k * 4, 4);
+  }
+  for (int64_t b = 0; b < a.blocks; ++b) {
+    for (int64_t i = 0; i < r; ++i) {
+      out.d[i0 * a.blocks + b * r + i] = a.d[(i0 + i) * a.blocks + b];
+      out.ds[i0 * a.blocks + b * r + i] = a.ds[(i0 + i) * a.blocks + b];
     }
   }
 }
+
+int64_t PackTiles(int64_t m) { return Tiles(m).count; }
 
 template <int kB, bool kWide>
 void RunTile(int64_t rows, const Tiling& t) {
@@ -423,7 +494,7 @@ void GemmBits(const AffineRows& w, int64_t begin, int64_t end, const QuantizedRo
   float* z = s + ((piece + 64) / 32 + 16) * kPanel;
   float* sums = z + ((piece + 64) / 32 + 16) * kPanel;
   const bool whole = piece == w.cols;
-  const int64_t tiles = (a.m + kMaxTile - 1) / kMaxTile;
+  const Tiles tiles(a.m);
   for (int64_t r = begin; r < end; r += kPanel) {
     const int64_t n = std::min<int64_t>(kPanel, end - r);
     const __mmask16 m0 = static_cast<__mmask16>(n >= 16 ? 0xffff : (1u << n) - 1);
@@ -442,19 +513,17 @@ void GemmBits(const AffineRows& w, int64_t begin, int64_t end, const QuantizedRo
           TransposeParameters(w.scale_dtype, w.biases + offset, groups * size, last, count, z + at + half * 16, kPanel);
         }
       }
-      for (int64_t tile = 0; tile < tiles; ++tile) {
-        const int64_t i0 = tile * a.m / tiles, rows = (tile + 1) * a.m / tiles - i0;
+      for (int64_t tile = 0; tile < tiles.count; ++tile) {
+        const int64_t i0 = tiles.begin(tile), rows = tiles.begin(tile + 1) - i0;
         float* out = whole ? sums : sums + i0 * kPanel;
         if (whole) std::memset(out, 0, rows * kPanel * sizeof(float));
         RunTile<kB, kWide>(rows, {.panel = panel,
                                   .s = s,
                                   .z = z,
-                                  .codes = reinterpret_cast<const int8_t*>(a.codes) + i0 * a.row_bytes + k0,
-                                  .row_bytes = a.row_bytes,
-                                  .plane = Plane(w.cols),
-                                  .d = a.d + i0 * a.blocks + k0 / kB,
-                                  .ds = a.ds + i0 * a.blocks + k0 / kB,
-                                  .row_blocks = a.blocks,
+                                  .codes = reinterpret_cast<const int8_t*>(a.codes) + i0 * a.row_bytes + k0 * rows,
+                                  .plane = Plane(w.cols) * rows,
+                                  .d = a.d + i0 * a.blocks + k0 / kB * rows,
+                                  .ds = a.ds + i0 * a.blocks + k0 / kB * rows,
                                   .blocks = (k1 - k0) / kB,
                                   .per_group = group_size / kB,
                                   .y = out});
@@ -527,7 +596,7 @@ void Gemm(const AffineRows& w, int64_t begin, int64_t end, const QuantizedRows& 
 namespace optiq {
 
 const AffineKernels* AffineKernelsAvx512() {
-  static constexpr AffineKernels kKernels = {"avx512vnni", RowBytes, Quantize, Gemv, Gemm, ScratchBytes, kPanel};
+  static constexpr AffineKernels kKernels = {"avx512vnni", RowBytes, Quantize, Gemv, Gemm, ScratchBytes, PackTiles, Pack, kPanel};
   return CpuHas(CpuFeature::kAvx512Vnni) ? &kKernels : nullptr;
 }
 

@@ -64,10 +64,15 @@ struct AffineKernels {
   void (*quantize)(const float* x, int64_t n, ActivationFormat format, std::byte* codes, float* d, float* ds);
   // y[r - begin] for rows [begin, end) of w and the single row a. Rows up to `ahead` may be prefetched.
   void (*gemv)(const AffineRows& w, int64_t begin, int64_t end, int64_t ahead, const QuantizedRows& a, float* y);
-  // y[i * ldy + r - begin] for all rows of a and rows [begin, end) of w. scratch: scratch_bytes(cols, m) on a cache line.
+  // y[i * ldy + r - begin] for all rows of a, packed where the set asks for it, and rows [begin, end) of w. scratch:
+  // scratch_bytes(cols, m) on a cache line.
   void (*gemm)(const AffineRows& w, int64_t begin, int64_t end, const QuantizedRows& a, float* y, int64_t ldy,
                std::byte* scratch);
   int64_t (*scratch_bytes)(int64_t cols, int64_t m);
+  // The order that gemm reads rows in: pack(a, tile, out) for every tile in [0, pack_tiles(m)), out with storage like a's.
+  // nullptr: rows as they are.
+  int64_t (*pack_tiles)(int64_t m);
+  void (*pack)(const QuantizedRows& a, int64_t tile, const QuantizedRows& out);
   int64_t panel_rows;  // rows that gemm unpacks at a time
 };
 

@@ -77,6 +77,16 @@ Quantized QuantizeAll(const AffineKernels& k, const std::vector<float>& x, int64
 std::vector<float> Product(const AffineKernels& k, const AffineRows& w, int64_t begin, int64_t end,
                            const std::vector<float>& x, int64_t m, ActivationBits bits) {
   Quantized q = QuantizeAll(k, x, m, w.cols, ActivationFormatFor(w.format, bits));
+  AlignedBuffer<std::byte> packed_codes(m * q.rows.row_bytes);
+  std::vector<float> d(q.d.size()), ds(q.ds.size());
+  if (k.pack != nullptr) {
+    QuantizedRows packed = q.rows;
+    packed.codes = packed_codes.data();
+    packed.d = d.data();
+    packed.ds = ds.data();
+    for (int64_t tile = 0; tile < k.pack_tiles(m); ++tile) k.pack(q.rows, tile, packed);
+    q.rows = packed;
+  }
   AlignedBuffer<std::byte> scratch(k.scratch_bytes(w.cols, m) + 64);
   std::vector<float> y(m * (end - begin), 1e30f);
   k.gemm(w, begin, end, q.rows, y.data(), end - begin, scratch.data());

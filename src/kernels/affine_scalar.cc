@@ -87,7 +87,7 @@ int64_t ScratchBytes(int64_t, int64_t) { return 0; }
 }  // namespace
 
 const AffineKernels* AffineKernelsScalar() {
-  static constexpr AffineKernels kKernels = {"scalar", RowBytes, Quantize, Gemv, Gemm, ScratchBytes, 16};
+  static constexpr AffineKernels kKernels = {"scalar", RowBytes, Quantize, Gemv, Gemm, ScratchBytes, nullptr, nullptr, 16};
   return &kKernels;
 }
 

@@ -121,9 +121,12 @@ void RmsNorm(const float* x, const float* weight, int64_t n, float eps, float* o
   Map2(x, weight, n, out, [inv](D d, V a, V w) HWY_ATTR { return hn::Mul(hn::Mul(a, hn::Set(d, inv)), w); });
 }
 
+// Highway's Exp is not defined above about 104; e^88 is the last finite power.
+HWY_INLINE V BoundedExp(D d, V x) { return hn::Exp(d, hn::Min(x, hn::Set(d, 88.0f))); }
+
 void SiluMul(const float* gate, const float* up, int64_t n, float* out) {
   Map2(gate, up, n, out, [](D d, V g, V u) HWY_ATTR {
-    const V e = hn::Exp(d, hn::Neg(g));
+    const V e = BoundedExp(d, hn::Neg(g));
     return hn::Mul(hn::Div(g, hn::Add(hn::Set(d, 1.0f), e)), u);
   });
 }
@@ -133,7 +136,7 @@ void GeluTanhMul(const float* gate, const float* up, int64_t n, float* out) {
   Map2(gate, up, n, out, [](D d, V g, V u) HWY_ATTR {
     const V cube = hn::Mul(hn::Mul(g, g), g);
     const V a = hn::Mul(hn::Set(d, -2.0f * 0.7978845608028654f), hn::MulAdd(hn::Set(d, 0.044715f), cube, g));
-    return hn::Mul(hn::Div(g, hn::Add(hn::Set(d, 1.0f), hn::Exp(d, a))), u);
+    return hn::Mul(hn::Div(g, hn::Add(hn::Set(d, 1.0f), BoundedExp(d, a))), u);
   });
 }
 
@@ -214,7 +217,7 @@ void KlPartial(const float* p, const float* dz, int64_t n, double* curvature, do
     V c = Curvature(d, x);
     const auto large = hn::Gt(hn::Abs(x), hn::Set(d, 1.0f));
     if (!hn::AllFalse(d, large)) {
-      const V direct = hn::Sub(hn::Sub(hn::Exp(d, x), hn::Set(d, 1.0f)), x);
+      const V direct = hn::Sub(hn::Sub(BoundedExp(d, x), hn::Set(d, 1.0f)), x);
       c = hn::IfThenElse(large, direct, c);
     }
     sc = hn::MulAdd(pv, c, sc);

@@ -1,6 +1,7 @@
 #include "model/decoder.h"
 
 #include <cmath>
+#include <cstring>
 #include <new>
 
 #include "base/aligned.h"
@@ -51,24 +52,39 @@ StatusOr<std::unique_ptr<KvCache>> Decoder::MakeCache(const KvPlan& plan) const 
 }
 
 Status Decoder::Forward(std::span<const int32_t> ids, KvCache* cache, bool all_logits, std::vector<float>* logits) {
-  const int64_t n = static_cast<int64_t>(ids.size());
-  if (n == 0) return InvalidArgument("no tokens to run");
+  const Input input = {.ids = ids, .cache = cache, .all_logits = all_logits};
+  return ForwardBatch({&input, 1}, logits);
+}
+
+Status Decoder::ForwardBatch(std::span<const Input> batch, std::vector<float>* logits) {
+  std::vector<int32_t> ids;
+  for (const Input& input : batch) {
+    if (input.ids.empty()) return InvalidArgument("no tokens to run");
+    ids.insert(ids.end(), input.ids.begin(), input.ids.end());
+  }
   for (int32_t id : ids) {
     if (id < 0 || id >= spec_.vocab_size) {
       return InvalidArgument("token id {} is outside the vocabulary of {}", id, spec_.vocab_size);
     }
   }
-  RETURN_IF_ERROR(cache->Reserve(n));
   try {
-    for (RopeTable& t : ropes_) t.Extend(cache->length() + n);
-    PlainFlow flow(spec_, ropes_, {{.rows = n, .start = cache->length(), .cache = cache}}, pool_, false, &buffers_,
-                   products_);
+    std::vector<Segment> segments;
+    int64_t logit_rows = 0;
+    for (const Input& input : batch) {
+      const int64_t n = static_cast<int64_t>(input.ids.size());
+      RETURN_IF_ERROR(input.cache->Reserve(n));
+      for (RopeTable& t : ropes_) t.Extend(input.cache->length() + n);
+      segments.push_back({.rows = n, .start = input.cache->length(), .cache = input.cache});
+      logit_rows += input.all_logits ? n : 1;
+    }
+    PlainFlow flow(spec_, ropes_, std::move(segments), pool_, false, &buffers_, products_);
+    flow.set_profile(profile_);
     ValueId x = flow.NewValue(spec_.hidden_size);
     EmbedTokens(spec_, weights_.embedding, ids, flow.data(x), pool_);
     AlignedBuffer<float> per_layer;
     if (spec_.per_layer_input_size > 0) {
       PerLayerInputs(spec_, weights_.per_layer, ids, flow.data(x), 0, spec_.num_layers(),
-                     per_layer.Grow(n * spec_.per_layer_width()), pool_, products_);
+                     per_layer.Grow(flow.rows() * spec_.per_layer_width()), pool_, products_);
     }
     for (size_t i = 0; i < spec_.layers.size(); ++i) {
       if (spec_.per_layer_input_size > 0) {
@@ -76,19 +92,30 @@ Status Decoder::Forward(std::span<const int32_t> ids, KvCache* cache, bool all_l
       }
       x = RunBlock(&flow, spec_.layers[i], weights_.blocks[i], static_cast<int>(i), x);
     }
-    cache->Advance(n);
     x = flow.Norm(x, weights_.final_norm);
-    const int64_t rows = all_logits ? n : 1;
-    logits->resize(rows * spec_.vocab_size);
-    Linear(flow.data(x) + (n - rows) * spec_.hidden_size, rows, spec_.hidden_size, weights_.head, nullptr,
-           logits->data(), spec_.vocab_size, pool_, products_);
+    // The rows that logits are wanted of, moved to the front.
+    float* hidden = flow.data(x);
+    int64_t row = 0, kept = 0;
+    for (const Input& input : batch) {
+      const int64_t n = static_cast<int64_t>(input.ids.size()), wanted = input.all_logits ? n : 1;
+      input.cache->Advance(n);
+      row += n;
+      std::memmove(hidden + kept * spec_.hidden_size, hidden + (row - wanted) * spec_.hidden_size,
+                   wanted * spec_.hidden_size * sizeof(float));
+      kept += wanted;
+    }
+    logits->resize(logit_rows * spec_.vocab_size);
+    const OpTimer timer(profile_, "lm_head");
+    Linear(hidden, logit_rows, spec_.hidden_size, weights_.head, nullptr, logits->data(), spec_.vocab_size, pool_,
+           products_);
     if (spec_.final_logit_softcapping > 0) {
-      for (int64_t r = 0; r < rows; ++r) {
+      for (int64_t r = 0; r < logit_rows; ++r) {
         SoftcapRow(logits->data() + r * spec_.vocab_size, spec_.vocab_size, spec_.final_logit_softcapping);
       }
     }
   } catch (const std::bad_alloc&) {
-    return ResourceExhausted("no memory for {} tokens at position {}; use a shorter prompt", n, cache->length());
+    return ResourceExhausted("no memory for {} tokens at position {}; use a shorter prompt", ids.size(),
+                             batch.front().cache->length());
   }
   for (float v : *logits) {
     if (!std::isfinite(v)) return DataLoss("the model's logits are not finite: {}", DescribeDamage(weights_));

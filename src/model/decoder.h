@@ -7,6 +7,7 @@
 #include <vector>
 
 #include "base/aligned.h"
+#include "base/op_profile.h"
 #include "base/status.h"
 #include "base/thread_pool.h"
 #include "io/checkpoint.h"
@@ -29,6 +30,9 @@ class Decoder {
   // How matrix products are computed: exactly (the default), or fast.
   void set_products(Products products) { products_ = products; }
   Products products() const { return products_; }
+  // Times every operation of the passes to come; nullptr stops.
+  void set_profile(OpProfile* profile) { profile_ = profile; }
+  const DecoderWeights& weights() const { return weights_; }
 
   // An empty cache for one sequence: f32 throughout, or by a plan (kInvalidArgument when it does not fit the model).
   std::unique_ptr<KvCache> MakeCache() const;
@@ -39,6 +43,15 @@ class Decoder {
   // kResourceExhausted when the cache cannot grow; kDataLoss when the logits are not finite.
   Status Forward(std::span<const int32_t> ids, KvCache* cache, bool all_logits, std::vector<float>* logits);
 
+  // One sequence of a batch; its cache may appear once.
+  struct Input {
+    std::span<const int32_t> ids;
+    KvCache* cache = nullptr;
+    bool all_logits = false;
+  };
+  // Forward for several sequences at once; logits holds their rows one after the other.
+  Status ForwardBatch(std::span<const Input> batch, std::vector<float>* logits);
+
  private:
   Decoder() = default;
   DecoderSpec spec_;
@@ -46,6 +59,7 @@ class Decoder {
   RopeTables ropes_;
   BufferPool<float> buffers_;
   Products products_ = Products::kF32;
+  OpProfile* profile_ = nullptr;
   ThreadPool* pool_ = nullptr;
 };
 

@@ -11,6 +11,13 @@
 
 namespace optiq {
 
+namespace {
+
+// "model.layers.3.mlp.up_proj" -> "up_proj".
+std::string_view ModuleName(std::string_view path) { return path.substr(path.rfind('.') + 1); }
+
+}  // namespace
+
 void GateRow(Activation activation, const float* gate, const float* up, int64_t n, float* out) {
   switch (activation) {
     case Activation::kSilu: return SiluMulRow(gate, up, n, out);
@@ -71,12 +78,14 @@ void PlainFlow::ForRows(Fn fn) {
 }
 
 ValueId PlainFlow::Linear(ValueId x, const LinearWeights& w) {
+  const OpTimer timer(profile_, ModuleName(w.matrix.path));
   const ValueId y = NewValue(w.matrix.rows);
   optiq::Linear(data(x), rows_, columns(x), w.matrix, w.bias_data(), data(y), columns(y), pool_, products_);
   return y;
 }
 
 ValueId PlainFlow::Linears(ValueId x, std::initializer_list<const LinearWeights*> all) {
+  const OpTimer timer(profile_, ModuleName((*all.begin())->matrix.path));
   LinearProduct products[4];
   OPTIQ_CHECK(all.size() <= std::size(products));
   const ValueId first = num_values();
@@ -92,6 +101,7 @@ ValueId PlainFlow::Linears(ValueId x, std::initializer_list<const LinearWeights*
 ValueId PlainFlow::Norm(ValueId x, const std::vector<float>& weight) { return HeadNorm(x, 1, weight); }
 
 ValueId PlainFlow::HeadNorm(ValueId x, int64_t heads, const std::vector<float>& weight) {
+  const OpTimer timer(profile_, "norm");
   const int64_t n = columns(x), d = n / heads;
   const ValueId y = NewValue(n);
   const float* in = data(x);
@@ -105,6 +115,7 @@ ValueId PlainFlow::HeadNorm(ValueId x, int64_t heads, const std::vector<float>& 
 }
 
 ValueId PlainFlow::Rope(ValueId x, int64_t heads, int rope) {
+  const OpTimer timer(profile_, "rope");
   const int64_t n = columns(x), d = n / heads;
   const ValueId y = NewValue(n);
   const float* in = data(x);
@@ -138,6 +149,7 @@ ValueId PlainFlow::AttendShared(ValueId q, const AttentionSpec& spec) {
 
 // Over the rows of kv, or over what a segment's cache holds for `layer` (this call's rows included).
 ValueId PlainFlow::AttendTo(ValueId q, KeysValues kv, const AttentionSpec& spec, int layer) {
+  const OpTimer timer(profile_, "attention");
   const ValueId y = NewValue(columns(q));
   std::vector<AttentionCall> calls;
   std::vector<KvAttentionCall> cached;
@@ -163,6 +175,7 @@ ValueId PlainFlow::AttendTo(ValueId q, KeysValues kv, const AttentionSpec& spec,
 }
 
 ValueId PlainFlow::Gate(ValueId gate, ValueId up, Activation activation) {
+  const OpTimer timer(profile_, "activation");
   const int64_t n = columns(gate);
   const ValueId y = NewValue(n);
   const float* g = data(gate);
@@ -173,6 +186,7 @@ ValueId PlainFlow::Gate(ValueId gate, ValueId up, Activation activation) {
 }
 
 ValueId PlainFlow::Add(ValueId a, ValueId b) {
+  const OpTimer timer(profile_, "add");
   const int64_t n = columns(a);
   const ValueId y = NewValue(n);
   const float* x = data(a);

@@ -8,6 +8,7 @@
 #include <vector>
 
 #include "base/aligned.h"
+#include "base/op_profile.h"
 #include "base/thread_pool.h"
 #include "kv/kv_cache.h"
 #include "model/block.h"
@@ -32,6 +33,9 @@ class PlainFlow : public Flow {
   PlainFlow(const DecoderSpec& spec, const RopeTables& ropes, std::vector<Segment> segments, ThreadPool* pool,
             bool keep_all = false, BufferPool<float>* buffers = nullptr, Products products = Products::kF32);
   ~PlainFlow() override { Reset(); }
+
+  // Times every operation from here on; nullptr stops.
+  void set_profile(OpProfile* profile) { profile_ = profile; }
 
   int64_t rows() const { return rows_; }
   // A new value of `columns` columns, contents undefined. Throws std::bad_alloc.
@@ -104,6 +108,7 @@ class PlainFlow : public Flow {
   int64_t per_layer_stride_ = 0;
   std::map<int, KeysValues> shared_;
   Products products_;
+  OpProfile* profile_ = nullptr;
   int64_t rows_ = 0;
   std::vector<Slot> values_;
   BufferPool<float> own_buffers_;

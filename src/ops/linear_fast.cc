@@ -22,8 +22,8 @@ AffineRows RowsOf(const WeightMatrix& w) {
 // The rows of x in one format, in the storage of the calling thread.
 struct Activations {
   ActivationFormat format;
-  AlignedBuffer<std::byte> codes;
-  AlignedBuffer<float> d, ds;
+  AlignedBuffer<std::byte> codes, packed_codes;
+  AlignedBuffer<float> d, ds, packed_d, packed_ds;
   QuantizedRows rows;
 };
 
@@ -62,6 +62,13 @@ void Quantize(const float* x, int64_t m, int64_t ldx, int64_t cols, ActivationFo
       k.quantize(x + i * ldx, cols, format, q.codes + i * row_bytes, q.d + i * blocks, q.ds + i * blocks);
     }
   });
+  if (m == 1 || k.pack == nullptr) return;
+  QuantizedRows packed = q;
+  packed.codes = a->packed_codes.Grow(m * row_bytes);
+  packed.d = a->packed_d.Grow(m * blocks);
+  packed.ds = a->packed_ds.Grow(m * blocks);
+  pool->ParallelFor(k.pack_tiles(m), [&](int64_t tile, int) { k.pack(q, tile, packed); });
+  a->rows = packed;
 }
 
 }  // namespace

@@ -124,6 +124,8 @@ class Conversion {
       for (int i = 0; file_budget_ > 0 && i < 8; ++i) {
         ASSIGN_OR_RETURN(const PlanSize size, SizeOfPlan(*in_.checkpoint, in_.spec, s_.plan));
         if (size.file_bytes() <= file_budget_) break;
+        // From what this plan uses: taking it off the budget alone may change nothing.
+        request.budget_bytes = std::min(request.budget_bytes, size.quantizable_bytes);
         request.budget_bytes -= std::min(request.budget_bytes, size.file_bytes() - file_budget_);
         ASSIGN_OR_RETURN(allocation, Allocate(s_.table, request));
         s_.plan = PlanFromAllocation(s_.table, allocation);
