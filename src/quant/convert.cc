@@ -11,6 +11,7 @@
 #include "quant/allocation.h"
 #include "quant/encode_module.h"
 #include "quant/evaluate.h"
+#include "quant/expert_stats.h"
 #include "quant/metadata.h"
 #include "quant/model_card.h"
 #include "quant/report_html.h"
@@ -115,6 +116,7 @@ class Conversion {
       return CheckPlan(in_.spec, s_.plan);
     }
     RETURN_IF_ERROR(Timed("sensitivity", [&] { return Measure(); }));
+    if (std::string warning = UnreachedExpertsWarning(s_.table); !warning.empty()) s_.warnings.push_back(std::move(warning));
     return Timed("allocation", [&]() -> Status {
       AllocationRequest request{.overrides = o_.overrides};
       ASSIGN_OR_RETURN(request.budget_bytes, Budget());
