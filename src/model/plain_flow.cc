@@ -282,7 +282,8 @@ ValueId PlainFlow::ExpertLinear(ValueId x, ValueId routing, const ExpertWeights&
   const std::vector<int32_t>& experts = values_[routing].experts;
   std::vector<ExpertPair> pairs(experts.size());
   for (size_t i = 0; i < pairs.size(); ++i) pairs[i] = {experts[i], static_cast<int64_t>(i) / k, static_cast<int64_t>(i)};
-  optiq::ExpertLinear(data(x), w.in, pairs, w.experts, data(y), w.out, pool_, {.fixed_order = fixed_order_});
+  optiq::ExpertLinear(data(x), w.in, pairs, w.experts, data(y), w.out, pool_,
+                      {.products = products_, .fixed_order = fixed_order_});
   return y;
 }
 
@@ -306,7 +307,7 @@ ValueId PlainFlow::ExpertSum(ValueId slots, ValueId routing, const ExpertWeights
   std::vector<ExpertPair> pairs(experts.size());
   for (size_t i = 0; i < pairs.size(); ++i) pairs[i] = {experts[i], static_cast<int64_t>(i), static_cast<int64_t>(i) / k};
   optiq::ExpertLinear(data(slots), w.in, pairs, w.experts, data(y), w.out, pool_,
-                      {.output = ExpertOutput::kAccumulate, .fixed_order = fixed_order_});
+                      {.products = products_, .output = ExpertOutput::kAccumulate, .fixed_order = fixed_order_});
   return y;
 }
 
