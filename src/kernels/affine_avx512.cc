@@ -30,6 +30,7 @@ constexpr int kPanel = 32;      // rows of a panel: two strips
 constexpr int kMaxTile = 12;    // rows of activations of a register tile: 24 sums
 constexpr int64_t kFewRows = 24;      // up to this many, a panel is made and used in pieces that stay in the first-level cache
 constexpr int64_t kPieceColumns = 512;
+constexpr int64_t kNearBytes = 8 << 10;  // strips up to this size are fetched into the first-level cache
 
 int64_t Plane(int64_t cols) { return (cols + 63) / 64 * 64; }
 int64_t RowBytes(int64_t cols, ActivationBits bits) { return Plane(cols) * (bits == ActivationBits::k15 ? 2 : 1); }
@@ -241,6 +242,7 @@ void GemvBits(const AffineRows& w, int64_t begin, int64_t end, int64_t ahead, co
   const int64_t per_group = w.format.group_size / kB, size = w.scale_dtype == DType::kF32 ? 4 : 2;
   const int8_t* high = reinterpret_cast<const int8_t*>(a.codes);
   const int8_t* low = high + Plane(w.cols);
+  const bool near = kStrip * stride <= kNearBytes;
   alignas(64) float s[16 * kStrip], z[16 * kStrip];
   for (int64_t r = begin; r < end; r += kStrip) {
     const int64_t last = std::min<int64_t>(kStrip, end - r) - 1;
@@ -248,8 +250,8 @@ void GemvBits(const AffineRows& w, int64_t begin, int64_t end, int64_t ahead, co
     for (int i = 0; i < kStrip; ++i) {
       rows[i] = reinterpret_cast<const uint8_t*>(w.codes) + (r + std::min<int64_t>(i, last)) * stride;
     }
-    // The strip to come is fetched while this one is used, in the order of memory: 16 rows would be too many streams for the
-    // hardware's prefetchers.
+    // The strip to come is fetched while this one is used, in the order of memory: 16 rows are too many streams for the
+    // hardware's prefetchers (three times slower without). Long rows go to the second-level cache.
     const bool more = r + kStrip < ahead;
     const char* next = reinterpret_cast<const char*>(w.codes + (r + kStrip) * stride);
     if (more) {
@@ -267,7 +269,13 @@ void GemvBits(const AffineRows& w, int64_t begin, int64_t end, int64_t ahead, co
       for (; b < stop; b += 64 / kB) {
         if (more) {
 #pragma GCC unroll 16
-          for (int i = 0; i < 2 * kBits; ++i) _mm_prefetch(next + 64 * i, _MM_HINT_T0);
+          for (int i = 0; i < 2 * kBits; ++i) {
+            if (near) {
+              _mm_prefetch(next + 64 * i, _MM_HINT_T0);
+            } else {
+              _mm_prefetch(next + 64 * i, _MM_HINT_T1);
+            }
+          }
           next += 128 * kBits;
         }
         const __m512i h = _mm512_loadu_si512(high + b * kB);
@@ -293,15 +301,22 @@ void GemvBits(const AffineRows& w, int64_t begin, int64_t end, int64_t ahead, co
 
 // ---- Many rows of activations
 
-// Codes [k0, k1) of 16 rows, k0 a multiple of 256, to panel[(k - k0) / 4][kPanel][4], this strip's half of each step.
+// Codes [k0, k1) of 16 rows, k0 a multiple of 256, to panel[(k - k0) / 4][kPanel][4], this strip's half of each step. As many bytes at `next` are fetched for later, unless it is null.
 template <int kBits, int kB>
-void UnpackStrip(const uint8_t* base, int64_t stride, int64_t last, int64_t k0, int64_t k1, uint8_t* panel) {
+void UnpackStrip(const uint8_t* base, int64_t stride, int64_t last, int64_t k0, int64_t k1, uint8_t* panel,
+                 const uint8_t* next) {
   constexpr bool kDirect = kBits == 2 || kBits == 4 || kBits == 8;  // dwords are transposed packed, then split into planes
   constexpr int64_t kCodes = kDirect ? 512 / kBits : 64;
   constexpr int kPlanes = kDirect ? 8 / kBits : 1;
   constexpr int kDwords = kB / (4 * kPlanes);  // packed dwords of a block
   for (int64_t k = k0; k < k1; k += kCodes) {
     const int64_t left = std::min(kCodes, k1 - k);
+    if (next != nullptr) {
+      constexpr int kBytes = 16 * kCodes * kBits / 8;
+#pragma GCC unroll 16
+      for (int i = 0; i < kBytes; i += 64) _mm_prefetch(reinterpret_cast<const char*>(next + i), _MM_HINT_T1);
+      next += kBytes;
+    }
     __m512i r[16];
 #pragma GCC unroll 16
     for (int i = 0; i < 16; ++i) {
@@ -504,8 +519,10 @@ void GemmBits(const AffineRows& w, int64_t begin, int64_t end, const QuantizedRo
       const int64_t k1 = std::min(w.cols, k0 + piece);
       for (int half = 0; half < 2; ++half) {
         const int64_t row = std::min(r + half * kStrip, end - 1), last = std::min<int64_t>(kStrip, end - row) - 1;
-        UnpackStrip<kBits, kB>(reinterpret_cast<const uint8_t*>(w.codes) + row * stride, stride, last, k0, k1,
-                               panel + half * 64);
+        const uint8_t* codes = reinterpret_cast<const uint8_t*>(w.codes);
+        const uint8_t* next = codes + (r + kPanel + half * kStrip) * stride + kStrip * k0 * kBits / 8;
+        UnpackStrip<kBits, kB>(codes + row * stride, stride, last, k0, k1, panel + half * 64,
+                               r + kPanel < end ? next : nullptr);
         for (int64_t g = k0 / group_size; g < k1 / group_size; g += 16) {
           const int64_t count = std::min<int64_t>(16, k1 / group_size - g), at = (g - k0 / group_size) * kPanel;
           const int64_t offset = (row * groups + g) * size;

@@ -43,6 +43,15 @@ Workspace& ThreadWorkspace() {
   return workspace;
 }
 
+// The first rows of a task that this thread will likely take later: kernels fetch ahead only within a task.
+void PrefetchTask(const Task& task, std::span<const LinearProduct> products) {
+  const WeightMatrix& w = *products[task.product].w;
+  const int64_t stride = static_cast<int64_t>(w.weight.bytes.size()) / w.rows;
+  const std::byte* p = w.weight.bytes.data() + task.begin * stride;
+  const int64_t bytes = std::min<int64_t>(16 << 10, std::min<int64_t>(16, task.end - task.begin) * stride);
+  for (int64_t i = 0; i < bytes; i += 64) __builtin_prefetch(p + i, 0, 2);
+}
+
 std::byte* ThreadScratch(int64_t bytes) {
   thread_local AlignedBuffer<std::byte> scratch;
   return scratch.Grow(bytes);
@@ -96,11 +105,13 @@ void LinearAffine(const float* x, int64_t m, int64_t ldx, std::span<const Linear
                             .end = std::min(w.rows, r + chunk)});
     }
   }
+  const int64_t threads = pool->num_threads();
   pool->ParallelFor(static_cast<int64_t>(work.tasks.size()), [&](int64_t index, int) {
     const Task& t = work.tasks[index];
     const LinearProduct& p = products[t.product];
     const AffineRows w = RowsOf(*p.w);
     float* y = p.y + t.begin;
+    if (index + threads < static_cast<int64_t>(work.tasks.size())) PrefetchTask(work.tasks[index + threads], products);
     if (m == 1) {
       k.gemv(w, t.begin, t.end, t.end, *t.a, y);
     } else {
