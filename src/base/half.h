@@ -1,4 +1,6 @@
-// Scalar bf16 and f16 conversions.
+// Conversions between f32 and the 16-bit floats. Widening is exact (NaN payloads too); narrowing rounds to nearest
+// even. Plain integer arithmetic, so that loops over them vectorize and results do not depend on the CPU's denormal
+// mode.
 #ifndef OPTIQ_BASE_HALF_H_
 #define OPTIQ_BASE_HALF_H_
 
@@ -7,40 +9,40 @@
 
 namespace optiq {
 
-inline float BF16ToF32(uint16_t h) { return std::bit_cast<float>(static_cast<uint32_t>(h) << 16); }
+inline float BF16ToF32(uint16_t v) { return std::bit_cast<float>(static_cast<uint32_t>(v) << 16); }
 
-// Round to nearest, ties to even; NaN stays NaN (quiet).
+inline float F16ToF32(uint16_t v) {
+  const uint32_t sign = static_cast<uint32_t>(v & 0x8000) << 16;
+  const uint32_t magnitude = v & 0x7fff;
+  // Subnormals are magnitude * 2^-24, made by putting the magnitude in the low bits of 0.5 and taking 0.5 off again.
+  const float small = std::bit_cast<float>(magnitude | 0x3f000000u) - 0.5f;
+  const uint32_t exponent_offset =
+      magnitude >= 0x7c00 ? (255u - 31u) << 23 : (127u - 15u) << 23;  // inf and NaN stay such
+  const uint32_t normal = (magnitude << 13) + exponent_offset;
+  return std::bit_cast<float>(sign | (magnitude < 0x400 ? std::bit_cast<uint32_t>(small) : normal));
+}
+
 inline uint16_t F32ToBF16(float f) {
-  uint32_t u = std::bit_cast<uint32_t>(f);
-  if ((u & 0x7fffffffu) > 0x7f800000u) return static_cast<uint16_t>((u >> 16) | 0x40);
-  return static_cast<uint16_t>((u + 0x7fff + ((u >> 16) & 1)) >> 16);
+  const uint32_t v = std::bit_cast<uint32_t>(f);
+  const uint32_t rounded = (v + 0x7fff + ((v >> 16) & 1)) >> 16;
+  const bool nan = (v & 0x7fffffff) > 0x7f800000;
+  return static_cast<uint16_t>(nan ? (v >> 16) | 0x40
+                                   : rounded);  // a NaN stays one: set the quiet bit instead of rounding
 }
 
-inline float F16ToF32(uint16_t h) {
-  const uint32_t sign = static_cast<uint32_t>(h & 0x8000) << 16;
-  uint32_t exponent = (h >> 10) & 0x1f, mantissa = h & 0x3ff;
-  if (exponent == 31) return std::bit_cast<float>(sign | 0x7f800000u | (mantissa << 13));
-  if (exponent == 0) {
-    const float value = static_cast<float>(mantissa) * 0x1p-24f;  // subnormal, exact
-    return std::bit_cast<float>(std::bit_cast<uint32_t>(value) | sign);
-  }
-  return std::bit_cast<float>(sign | ((exponent + 112) << 23) | (mantissa << 13));
-}
-
-// Round to nearest, ties to even; overflow gives infinity.
 inline uint16_t F32ToF16(float f) {
-  const uint32_t u = std::bit_cast<uint32_t>(f);
-  const uint16_t sign = static_cast<uint16_t>((u >> 16) & 0x8000);
-  const uint32_t a = u & 0x7fffffffu;
-  if (a > 0x7f800000u) return sign | 0x7e00;
-  if (a >= 0x477ff000u) return sign | 0x7c00;  // 65520 and above round to infinity
-  if (a < 0x38800000u) {                       // below 2^-14: subnormal or zero
-    // Adding 0.5 places the f16 subnormal's last bit at the f32 unit in the last place, so the addition rounds for us.
-    const float shifted = std::bit_cast<float>(a) + 0.5f;
+  const uint32_t v = std::bit_cast<uint32_t>(f);
+  const uint16_t sign = static_cast<uint16_t>((v >> 16) & 0x8000);
+  const uint32_t magnitude = v & 0x7fffffff;
+  if (magnitude > 0x7f800000) return sign | 0x7e00 | static_cast<uint16_t>((magnitude >> 13) & 0x3ff);
+  if (magnitude >= 0x477ff000) return sign | 0x7c00;  // 65520 and above round to infinity
+  if (magnitude < 0x38800000) {                       // below 2^-14: a subnormal, a multiple of 2^-24
+    // Adding 0.5 makes the float adder round to a multiple of 2^-24, to nearest even.
+    const float shifted = std::bit_cast<float>(magnitude) + 0.5f;
     return sign | static_cast<uint16_t>(std::bit_cast<uint32_t>(shifted) - 0x3f000000u);
   }
-  const uint32_t rounded = a + 0xfff + ((a >> 13) & 1);
-  return sign | static_cast<uint16_t>((rounded - 0x38000000u) >> 13);
+  const uint32_t rounded = magnitude + 0xfff + ((magnitude >> 13) & 1);
+  return sign | static_cast<uint16_t>((rounded >> 13) - (112u << 10));
 }
 
 }  // namespace optiq

@@ -27,6 +27,7 @@ inline constexpr int64_t kLayers = 4096;
 inline constexpr int64_t kWidth = 1 << 22;        // hidden, intermediate
 inline constexpr int64_t kHeads = 1 << 14;
 inline constexpr int64_t kHeadDim = 1 << 14;
+inline constexpr int64_t kExperts = 1 << 14;
 inline constexpr int64_t kVocab = 1 << 24;
 inline constexpr int64_t kContext = 1 << 28;
 

@@ -156,6 +156,8 @@ void RegisterConvert(CLI::App& app, CommandContext* context) {
       ->multi_option_policy(CLI::MultiOptionPolicy::TakeAll);
   sub->add_flag("--no-eval", f->no_eval, "No comparison on held-out text");
   sub->add_flag("--force-plan", o->force_plan, "Write the plan even when a uniform format is better at its bytes");
+  sub->add_flag("--keep-towers", o->keep_towers,
+                "Keep a multimodal model's image and sound towers, in bf16, in optiq_towers.safetensors beside the text model");
   sub->add_flag("--dry-run", o->dry_run, "Measure and decide, write no model");
   sub->add_flag("--overwrite", o->overwrite, "Replace the output directory when it holds a model");
   sub->add_flag("--no-resume", f->no_resume, "Start again where a killed run left DIR.partial");

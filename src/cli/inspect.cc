@@ -113,7 +113,7 @@ Status ReadArchitecture(const Checkpoint& checkpoint, Report* report) {
   RETURN_IF_ERROR(LoadDecoderWeights(checkpoint, *report->spec).status());
   for (const DecoderSpec::Module& module : report->spec->QuantizableModules()) {
     ++report->quantizable.tensors;
-    report->quantizable.params += static_cast<uint64_t>(module.out) * module.in;
+    report->quantizable.params += module.params();
     for (const char* suffix : {".weight", ".scales", ".biases"}) {
       if (const StoredTensor* t = checkpoint.Find(module.path + suffix)) report->quantizable.bytes += t->bytes.size();
     }

@@ -58,6 +58,10 @@ void AddQuantOptions(CLI::App* sub, ConvertOptions* o, QuantFlags* f) {
       ->check(CLI::Range(8, 1 << 20))
       ->capture_default_str();
   sub->add_option("--calibration-seed", o->calibration.seed, "Which sequences are drawn")->capture_default_str();
+  sub->add_option("--encoder", o->encoder,
+                  "search: ranges weighted by each layer's inputs; rtn: mx.quantize's own rounding, bit by bit")
+      ->check(CLI::IsMember({"search", "rtn"}))
+      ->capture_default_str();
   sub->add_flag("--probe-all", o->probe_all, "Measure every width of every weight; else widths above 4 are scaled from 4 bits");
   sub->add_option("--products", f->products, "Arithmetic of the probes' differences: bf16, or f32 (exact, half as fast)")
       ->check(CLI::IsMember({"bf16", "f32"}))

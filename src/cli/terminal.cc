@@ -77,6 +77,7 @@ std::string Printable(std::string_view text, std::string_view keep) {
 
 void PrepareStandardStreams() {
   std::signal(SIGPIPE, SIG_DFL);
+  std::signal(SIGXFSZ, SIG_IGN);  // a file beyond the size limit is an error of write(), reported with the file's name
   for (int fd = 0; fd <= 2; ++fd) {
     if (::fcntl(fd, F_GETFD) != -1) continue;
     // The wrong direction on purpose: using a stream that the caller closed is an error, not silence. (stderr is the

@@ -115,9 +115,9 @@ StatusOr<bool> Generator::Prefill(const GenerationRequest& request, const Genera
   const std::span<const int32_t> prompt(request.prompt);
   // The last token is always fed: its logits are needed.
   const size_t reusable = std::min(prompt.size() - 1, cached_ids_.size());
-  const size_t common =
+  size_t common =
       std::mismatch(prompt.begin(), prompt.begin() + reusable, cached_ids_.begin()).first - prompt.begin();
-  cache_->Trim(static_cast<int64_t>(common));
+  common = static_cast<size_t>(cache_->Trim(static_cast<int64_t>(common)));
   cached_ids_.resize(common);
   result->cached_tokens = static_cast<int64_t>(common);
 

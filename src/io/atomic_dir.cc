@@ -34,7 +34,7 @@ Status CheckFinalPath(const std::string& path, bool overwrite) {
     return AlreadyExists("{}: exists and is not a directory; choose another output", path);
   }
   if (IsEmptyDir(path)) return OkStatus();
-  if (!overwrite) return AlreadyExists("{}: exists and is not empty; choose another output or allow overwriting", path);
+  if (!overwrite) return AlreadyExists("{}: exists and is not empty; choose another output, or replace it with --overwrite", path);
   if (!FileExists(path + "/config.json")) {
     return AlreadyExists("{}: holds no config.json, so it is not a model; it will not be overwritten", path);
   }

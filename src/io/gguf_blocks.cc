@@ -1,7 +1,7 @@
 #include "io/gguf_blocks.h"
 
 #include "base/status.h"
-#include "io/half.h"
+#include "base/half.h"
 
 // Every product of a scale and a code below is exact in f32 (an f16 scale has 11 significant bits, a sub-scale at most
 // 8, a code at most 6, of which the last is a sign or an offset), so a compiler that contracts the following addition
@@ -15,7 +15,7 @@ constexpr int kSuper = 256;  // elements of a K-quant super-block
 
 using Byte = uint8_t;
 
-float HalfAt(const Byte* p) { return HalfToFloat(static_cast<uint16_t>(p[0] | p[1] << 8)); }
+float HalfAt(const Byte* p) { return F16ToF32(static_cast<uint16_t>(p[0] | p[1] << 8)); }
 
 // The 32 high bits of the 5-bit formats.
 uint32_t WordAt(const Byte* p) { return p[0] | p[1] << 8 | p[2] << 16 | static_cast<uint32_t>(p[3]) << 24; }

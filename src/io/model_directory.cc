@@ -132,6 +132,16 @@ Status CheckAgainstIndex(const std::string& dir, const ShardIndex& index, const 
   return OkStatus();
 }
 
+// transformers writes a multimodal model's decoder under "model.language_model." and its head beside it, mlx-lm has both under
+// "language_model.": tensors go by mlx-lm's names.
+std::string MlxName(const std::string& name, bool multimodal) {
+  constexpr std::string_view kDecoder = "model.language_model.";
+  if (!multimodal) return name;
+  if (name.starts_with(kDecoder)) return "language_model.model." + name.substr(kDecoder.size());
+  if (name.starts_with("lm_head.")) return "language_model." + name;
+  return name;
+}
+
 std::vector<std::string> FindTextFiles(const std::string& dir) {
   std::set<std::string> names;
   for (const char* name : kTextFileNames) {
@@ -171,6 +181,8 @@ StatusOr<std::unique_ptr<Checkpoint>> OpenModelDirectory(const std::string& path
 
   ASSIGN_OR_RETURN(WeightFiles weights, FindWeights(dir));
   bool mlx = HasQuantization(model->config_);
+  const auto text_config = model->config_.find("text_config");
+  const bool multimodal = text_config != model->config_.end() && text_config->is_object();
   for (const std::string& name : weights.names) {
     ASSIGN_OR_RETURN(std::unique_ptr<MappedFile> map, MappedFile::Open(dir + "/" + name));
     const auto bytes = map->bytes();
@@ -180,7 +192,10 @@ StatusOr<std::unique_ptr<Checkpoint>> OpenModelDirectory(const std::string& path
     if (auto it = metadata.find("format"); it != metadata.end() && it->second == "mlx") mlx = true;
 
     uint64_t data_bytes = 0;
-    for (const StoredTensor& t : tensors) data_bytes += t.bytes.size();
+    for (StoredTensor& t : tensors) {
+      data_bytes += t.bytes.size();
+      t.name = MlxName(t.name, multimodal);
+    }
     Sha256 header;
     header.Update(bytes.first(bytes.size() - data_bytes));
     model->header_digest_input_ += fmt::format("{}\n{}\n{}\n", name, bytes.size(), header.HexDigest());
@@ -193,7 +208,7 @@ StatusOr<std::unique_ptr<Checkpoint>> OpenModelDirectory(const std::string& path
   if (model->tensors_.empty()) return DataLoss("{}: the weight files hold no tensors", dir);
   if (weights.index) {
     for (const auto& [tensor, shard] : weights.index->weight_map) {
-      if (model->Find(tensor) == nullptr) {
+      if (model->Find(MlxName(tensor, multimodal)) == nullptr) {
         return DataLoss("{}/{}: tensor '{}': missing, but {} places it there", dir, shard, PrintableName(tensor),
                         kIndexName);
       }

@@ -53,6 +53,18 @@ StatusOr<std::vector<Shard>> PlanShards(const std::vector<TensorSpec>& tensors, 
   return shards;
 }
 
+StatusOr<uint64_t> ModelFileBytes(const std::vector<TensorSpec>& tensors, const ModelWriterOptions& options) {
+  ASSIGN_OR_RETURN(const std::vector<Shard> shards, PlanShards(tensors, options.max_shard_bytes));
+  uint64_t sum = 0;
+  for (const Shard& shard : shards) {
+    ASSIGN_OR_RETURN(const uint64_t bytes, SafetensorsFileBytes(shard.tensors, options.metadata));
+    const std::optional<uint64_t> total = CheckedAdd(sum, bytes);
+    if (!total) return InvalidArgument("the tensors are too large");
+    sum = *total;
+  }
+  return sum;
+}
+
 StatusOr<std::unique_ptr<ModelWriter>> ModelWriter::Create(const std::string& dir,
                                                            const std::vector<TensorSpec>& tensors,
                                                            ModelWriterOptions options) {

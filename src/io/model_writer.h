@@ -32,6 +32,9 @@ struct ModelWriterOptions {
   uint64_t total_parameters = 0;  // for the index: logical parameters, a packed weight counts as what it stands for
 };
 
+// Bytes of all safetensors files together, headers included.
+StatusOr<uint64_t> ModelFileBytes(const std::vector<TensorSpec>& tensors, const ModelWriterOptions& options = {});
+
 class ModelWriter {
  public:
   // `tensors` in the order they are to lie in the shards (usually block by block). Removes weight files and an index

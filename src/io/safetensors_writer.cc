@@ -23,44 +23,67 @@ StatusOr<uint64_t> SizeOf(const TensorSpec& spec, const std::string& path) {
   return *bytes;
 }
 
-}  // namespace
+// The header, and where each tensor lies behind it.
+struct Layout {
+  std::string header;
+  std::vector<std::pair<std::string, std::pair<uint64_t, uint64_t>>> offsets;  // name -> [begin, end) of the data
+  uint64_t data_bytes = 0;
+};
 
-StatusOr<std::unique_ptr<SafetensorsWriter>> SafetensorsWriter::Create(const std::string& path,
-                                                                       const std::vector<TensorSpec>& tensors,
-                                                                       const SafetensorsMetadata& metadata) {
+StatusOr<Layout> LayOut(const std::string& path, const std::vector<TensorSpec>& tensors, const SafetensorsMetadata& metadata) {
   std::vector<size_t> order(tensors.size());
   std::iota(order.begin(), order.end(), 0);
   std::stable_sort(order.begin(), order.end(), [&](size_t a, size_t b) {
     return DTypeBlockBytes(tensors[a].dtype) > DTypeBlockBytes(tensors[b].dtype);
   });
-
-  std::unique_ptr<SafetensorsWriter> writer(new SafetensorsWriter());
-  std::string header = "{";
+  Layout out;
+  std::string& header = out.header;
+  header = "{";
   if (!metadata.empty()) {
     std::vector<std::string> fields;
     for (const auto& [key, value] : metadata) fields.push_back(Quoted(key) + ":" + Quoted(value));
     header += fmt::format("\"__metadata__\":{{{}}}", fmt::join(fields, ","));
   }
-  uint64_t at = 0;
   for (size_t i : order) {
     const TensorSpec& spec = tensors[i];
     ASSIGN_OR_RETURN(const uint64_t bytes, SizeOf(spec, path));
+    const uint64_t at = out.data_bytes;
     const std::optional<uint64_t> end = CheckedAdd(at, bytes);
     if (!end || *end > static_cast<uint64_t>(INT64_MAX) / 2)
       return InvalidArgument("{}: the tensors are too large", path);
-    if (!writer->entries_.emplace(spec.name, Entry{at, *end}).second) {
-      return InvalidArgument("{}: tensor '{}': declared twice", path, PrintableName(spec.name));
-    }
+    out.offsets.push_back({spec.name, {at, *end}});
     header +=
         fmt::format("{}{}:{{\"dtype\":\"{}\",\"shape\":[{}],\"data_offsets\":[{},{}]}}", header.size() > 1 ? "," : "",
                     Quoted(spec.name), DTypeName(spec.dtype), fmt::join(spec.shape, ","), at, *end);
-    at = *end;
+    out.data_bytes = *end;
   }
   header += "}";
   header.resize(RoundUp(static_cast<int64_t>(header.size()), 8), ' ');
   if (header.size() > limits::kSafetensorsHeaderBytes) {
     return InvalidArgument("{}: header of {} bytes, more than the format's limit of {}", path, header.size(),
                            limits::kSafetensorsHeaderBytes);
+  }
+  return out;
+}
+
+}  // namespace
+
+StatusOr<uint64_t> SafetensorsFileBytes(const std::vector<TensorSpec>& tensors, const SafetensorsMetadata& metadata) {
+  ASSIGN_OR_RETURN(const Layout layout, LayOut("the model", tensors, metadata));
+  return 8 + layout.header.size() + layout.data_bytes;
+}
+
+StatusOr<std::unique_ptr<SafetensorsWriter>> SafetensorsWriter::Create(const std::string& path,
+                                                                       const std::vector<TensorSpec>& tensors,
+                                                                       const SafetensorsMetadata& metadata) {
+  ASSIGN_OR_RETURN(const Layout layout, LayOut(path, tensors, metadata));
+  const std::string& header = layout.header;
+  const uint64_t at = layout.data_bytes;
+  std::unique_ptr<SafetensorsWriter> writer(new SafetensorsWriter());
+  for (const auto& [name, range] : layout.offsets) {
+    if (!writer->entries_.emplace(name, Entry{range.first, range.second}).second) {
+      return InvalidArgument("{}: tensor '{}': declared twice", path, PrintableName(name));
+    }
   }
   const uint64_t data_begin = 8 + header.size();
   for (auto& [name, entry] : writer->entries_) {

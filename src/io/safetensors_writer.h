@@ -61,6 +61,9 @@ class SafetensorsWriter {
   uint64_t missing_bytes_ = 0;
 };
 
+// The size a file with these tensors has, header included.
+StatusOr<uint64_t> SafetensorsFileBytes(const std::vector<TensorSpec>& tensors, const SafetensorsMetadata& metadata);
+
 // A whole small file.
 Status WriteSafetensors(const std::string& path, const std::vector<TensorData>& tensors,
                         const SafetensorsMetadata& metadata);

@@ -3,7 +3,7 @@
 #include <cstring>
 
 #include "io/gguf_blocks.h"
-#include "io/half.h"
+#include "base/half.h"
 
 namespace optiq {
 namespace {
@@ -25,9 +25,9 @@ void WidenRun(DType dtype, const std::byte* src, int64_t n, float* out) {
       if (n > 0) std::memcpy(out, src, n * sizeof(float));
       return;
     case DType::kF16:
-      return WidenAll<uint16_t>(src, n, out, HalfToFloat);
+      return WidenAll<uint16_t>(src, n, out, F16ToF32);
     case DType::kBF16:
-      return WidenAll<uint16_t>(src, n, out, Bf16ToFloat);
+      return WidenAll<uint16_t>(src, n, out, BF16ToF32);
     case DType::kF64:
       return WidenAll<double>(src, n, out, [](double v) { return static_cast<float>(v); });
     default:

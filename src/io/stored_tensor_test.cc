@@ -4,7 +4,7 @@
 
 #include <cstring>
 
-#include "io/half.h"
+#include "base/half.h"
 #include "io/test_util.h"
 
 namespace optiq {
@@ -15,7 +15,7 @@ struct Stored {
   Stored(DType dtype, std::vector<int64_t> shape, const std::vector<float>& values) {
     buffer.resize(1);
     for (float v : values) {
-      const uint16_t f16 = FloatToHalf(v), bf16 = FloatToBf16(v);
+      const uint16_t f16 = F32ToF16(v), bf16 = F32ToBF16(v);
       const double f64 = v;
       if (dtype == DType::kF32) buffer.append(reinterpret_cast<const char*>(&v), 4);
       if (dtype == DType::kF16) buffer.append(reinterpret_cast<const char*>(&f16), 2);

@@ -165,12 +165,7 @@ float Max(const float* x, int64_t n) {
   return out;
 }
 
-void ExpShifted(const float* x, float shift, int64_t n, float* out) {
-  Map1(x, n, out, [shift](D d, V a) HWY_ATTR { return hn::Exp(d, hn::Sub(a, hn::Set(d, shift))); });
-}
-
-float Exp(float* x, int64_t n) {
-  ExpShifted(x, Max(x, n), n, x);
+float Sum(const float* x, int64_t n) {
   const D d;
   const int64_t lanes = hn::Lanes(d);
   V s = hn::Zero(d);
@@ -179,6 +174,15 @@ float Exp(float* x, int64_t n) {
   float sum = hn::GetLane(hn::SumOfLanes(d, s));
   for (; i < n; ++i) sum += x[i];
   return sum;
+}
+
+void ExpShifted(const float* x, float shift, int64_t n, float* out) {
+  Map1(x, n, out, [shift](D d, V a) HWY_ATTR { return hn::Exp(d, hn::Sub(a, hn::Set(d, shift))); });
+}
+
+float Exp(float* x, int64_t n) {
+  ExpShifted(x, Max(x, n), n, x);
+  return Sum(x, n);
 }
 
 void Softcap(float* x, int64_t n, float cap) {
@@ -251,6 +255,7 @@ HWY_EXPORT(SiluMul);
 HWY_EXPORT(GeluTanhMul);
 HWY_EXPORT(Rope);
 HWY_EXPORT(Max);
+HWY_EXPORT(Sum);
 HWY_EXPORT(Exp);
 HWY_EXPORT(ExpShifted);
 HWY_EXPORT(Softcap);
@@ -292,6 +297,7 @@ void RopeRow(const float* x, const float* cos, const float* sin, int64_t half, f
 }
 float ExpRow(float* x, int64_t n) { return HWY_DYNAMIC_DISPATCH(Exp)(x, n); }
 float MaxRow(const float* x, int64_t n) { return HWY_DYNAMIC_DISPATCH(Max)(x, n); }
+float SumRow(const float* x, int64_t n) { return HWY_DYNAMIC_DISPATCH(Sum)(x, n); }
 void SoftcapRow(float* x, int64_t n, float cap) { HWY_DYNAMIC_DISPATCH(Softcap)(x, n, cap); }
 void ExpShiftedRow(const float* x, float shift, int64_t n, float* out) {
   HWY_DYNAMIC_DISPATCH(ExpShifted)(x, shift, n, out);

@@ -34,6 +34,7 @@ void RopeRow(const float* x, const float* cos, const float* sin, int64_t half, f
 float ExpRow(float* x, int64_t n);
 
 float MaxRow(const float* x, int64_t n);
+float SumRow(const float* x, int64_t n);
 
 // cap * tanh(x / cap), in place (Gemma's logit softcapping).
 void SoftcapRow(float* x, int64_t n, float cap);

@@ -1,41 +1,72 @@
 // Keys and values of one sequence, for all layers.
+//
+// One forward pass over n tokens: Reserve(n); for every layer that has keys of its own Append, then Spans and Done for it and for each
+// layer that reads it; Advance(n).
 #ifndef OPTIQ_KV_KV_CACHE_H_
 #define OPTIQ_KV_KV_CACHE_H_
 
 #include <cstdint>
+#include <memory>
 #include <vector>
 
 #include "base/status.h"
+#include "base/thread_pool.h"
+#include "kv/kv_entry.h"
+#include "kv/kv_plan.h"
 
 namespace optiq {
 
-// One layer's storage: dense f32, full length. Rows are positions; a row is [num_key_value_heads * head_dim], keys after RoPE.
-struct KvLayer {
-  int64_t width = 0;  // num_key_value_heads * head_dim
-  std::vector<float> keys, values;
-};
-
 class KvCache {
  public:
-  explicit KvCache(const std::vector<int64_t>& layer_widths);
+  // plan: checked (CheckKvPlan).
+  KvCache(KvGeometry geometry, KvPlan plan);
+  // A cache that sees `base` and adds rows of its own for one forward pass, which are then forgotten. base must outlive it and must not
+  // change meanwhile.
+  static std::unique_ptr<KvCache> Probe(const KvCache& base);
 
   int64_t length() const { return length_; }
+  const KvPlan& plan() const { return plan_; }
+  const KvGeometry& geometry() const { return geometry_; }
+
   // Makes room for n further positions in every layer. kResourceExhausted when memory is short.
   Status Reserve(int64_t n);
-  // Writes rows for positions length()..length()+n-1 of one layer; visible to Keys/Values at once.
-  void Append(int layer, int64_t n, const float* keys, const float* values);
-  // Called once per forward, after every layer appended n rows.
-  void Advance(int64_t n) { length_ += n; }
-  // Drops all positions >= length.
-  void Trim(int64_t length);
+  // Rows for positions length()..length()+n-1 of one layer. Throws std::bad_alloc.
+  void Append(int layer, int64_t n, const float* keys, const float* values, ThreadPool* pool = nullptr);
+  // What this pass's queries of a layer see, appended rows included. `layer` has keys of its own; readers name their donor.
+  std::vector<KvSpan> Spans(int layer) const { return entries_[layer]->Spans(); }
+  // Told by each reader of a layer, its own queries included, when it is done: the last one frees what only this pass needs.
+  void Done(int layer);
+  // Called once per forward, after every layer. Converts layers whose quantized_start is reached; throws std::bad_alloc.
+  void Advance(int64_t n);
+  // Drops all positions >= length and returns the new length: 0 when a ring has overwritten rows that would be needed, or a layer
+  // carries a state, which cannot go back.
+  int64_t Trim(int64_t length);
 
-  const float* Keys(int layer) const { return layers_[layer].keys.data(); }
-  const float* Values(int layer) const { return layers_[layer].values.data(); }
+  // The values of a layer that carries a state, zeros at first.
+  float* State(int layer) { return states_[layer].data(); }
+  const std::vector<float>& state(int layer) const { return states_[layer]; }
+
+  // The entry of a layer with keys of its own, else nullptr.
+  const KvEntry* entry(int layer) const { return entries_[layer].get(); }
+  // Replaces an entry by another of the same length: a probe of one layer, or what was loaded.
+  void Replace(int layer, std::unique_ptr<KvEntry> entry);
+  // For loading: all entries have `length` positions.
+  void SetLength(int64_t length) { length_ = length; }
+
+  // Allocated bytes.
   int64_t bytes() const;
 
  private:
-  std::vector<KvLayer> layers_;
+  void Convert();
+
+  KvGeometry geometry_;
+  KvPlan plan_;
+  std::vector<std::unique_ptr<KvEntry>> entries_;
+  std::vector<std::vector<float>> states_;
+  std::vector<int> readers_, pending_;  // per layer: how many Done calls end a pass; how many are to come in this one
   int64_t length_ = 0;
+  bool probe_ = false, has_state_ = false;
+  bool converted_ = false;  // entries have the formats of plan_
 };
 
 }  // namespace optiq

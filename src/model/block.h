@@ -29,12 +29,29 @@ class Flow {
     }
     return first;
   }
-  virtual ValueId Norm(ValueId x, const std::vector<float>& weight) = 0;                          // RMSNorm over each row
-  virtual ValueId HeadNorm(ValueId x, int64_t heads, const std::vector<float>& weight) = 0;       // RMSNorm over each head
+  // RMSNorm over each row, over each head of a row; without weight when it is empty.
+  virtual ValueId Norm(ValueId x, const std::vector<float>& weight) = 0;
+  virtual ValueId HeadNorm(ValueId x, int64_t heads, const std::vector<float>& weight) = 0;
   virtual ValueId Rope(ValueId x, int64_t heads, int rope) = 0;                                   // DecoderSpec::ropes[rope]
   virtual ValueId Attend(ValueId q, ValueId k, ValueId v, const AttentionSpec& spec, int layer) = 0;
+  virtual ValueId AttendShared(ValueId q, const AttentionSpec& spec) = 0;  // over the keys and values of spec.kv_layer
   virtual ValueId Gate(ValueId gate, ValueId up, Activation activation) = 0;                      // act(gate) * up
   virtual ValueId Add(ValueId a, ValueId b) = 0;
+  virtual ValueId Scale(ValueId x, float factor) = 0;
+  virtual ValueId SigmoidScale(ValueId x, ValueId gate) = 0;  // sigmoid(gate [rows, 1]) times each row of x
+  virtual ValueId PerLayerInput() = 0;                        // this block's rows of the per-layer embeddings
+  // A gated short convolution of bcx [rows, 3 d] = B, C, x along the sequence: C * conv(B * x), [rows, d].
+  virtual ValueId ShortConv(ValueId bcx, const BlockWeights& w, const ShortConvSpec& spec, int layer) = 0;
+
+  // Experts. A routing value [rows, experts_per_token] holds the weights of the chosen experts; the flow keeps which they are.
+  virtual ValueId Route(ValueId logits, const MoeSpec& spec, const std::vector<float>& per_expert_scale) = 0;
+  // x [rows, in] -> [rows, experts_per_token * out]: slot s of a row is its s-th expert's product.
+  virtual ValueId ExpertLinear(ValueId x, ValueId routing, const ExpertWeights& w) = 0;
+  // Each slot times its routing weight.
+  virtual ValueId ExpertScale(ValueId slots, ValueId routing) = 0;
+  // slots [rows, experts_per_token * in] -> [rows, out]: the sum of the slots' products.
+  virtual ValueId ExpertSum(ValueId slots, ValueId routing, const ExpertWeights& w) = 0;
+
   virtual void Drop(ValueId x) = 0;  // not read again
 };
 

@@ -4,8 +4,10 @@
 #include <cstring>
 #include <new>
 
+#include "base/aligned.h"
 #include "kernels/vector.h"
 #include "model/find_damage.h"
+#include "model/per_layer_inputs.h"
 #include "model/plain_flow.h"
 #include "model/rope.h"
 #include "ops/linear.h"
@@ -23,10 +25,30 @@ StatusOr<std::unique_ptr<Decoder>> Decoder::Load(const Checkpoint& checkpoint, T
   return decoder;
 }
 
+KvGeometry KvGeometryOf(const DecoderSpec& spec) {
+  KvGeometry geometry;
+  for (const LayerSpec& l : spec.layers) {
+    const AttentionSpec& a = l.attention;
+    if (!l.has_attention()) {
+      geometry.push_back({.state = (l.short_conv.kernel - 1) * spec.hidden_size});
+    } else if (a.has_own_kv()) {
+      geometry.push_back({.heads = a.num_key_value_heads, .head_dim = a.head_dim, .window = a.sliding_window});
+    } else {
+      geometry.push_back({.donor = a.kv_layer});
+    }
+  }
+  return geometry;
+}
+
 std::unique_ptr<KvCache> Decoder::MakeCache() const {
-  std::vector<int64_t> widths;
-  for (const LayerSpec& l : spec_.layers) widths.push_back(l.attention.num_key_value_heads * l.attention.head_dim);
-  return std::make_unique<KvCache>(widths);
+  const KvGeometry geometry = KvGeometryOf(spec_);
+  return std::make_unique<KvCache>(geometry, UniformKvPlan(geometry, {.bits = 32}));
+}
+
+StatusOr<std::unique_ptr<KvCache>> Decoder::MakeCache(const KvPlan& plan) const {
+  const KvGeometry geometry = KvGeometryOf(spec_);
+  RETURN_IF_ERROR(CheckKvPlan(plan, geometry));
+  return std::make_unique<KvCache>(geometry, plan);
 }
 
 Status Decoder::Forward(std::span<const int32_t> ids, KvCache* cache, bool all_logits, std::vector<float>* logits) {
@@ -59,7 +81,15 @@ Status Decoder::ForwardBatch(std::span<const Input> batch, std::vector<float>* l
     flow.set_profile(profile_);
     ValueId x = flow.NewValue(spec_.hidden_size);
     EmbedTokens(spec_, weights_.embedding, ids, flow.data(x), pool_);
+    AlignedBuffer<float> per_layer;
+    if (spec_.per_layer_input_size > 0) {
+      PerLayerInputs(spec_, weights_.per_layer, ids, flow.data(x), 0, spec_.num_layers(),
+                     per_layer.Grow(flow.rows() * spec_.per_layer_width()), pool_);
+    }
     for (size_t i = 0; i < spec_.layers.size(); ++i) {
+      if (spec_.per_layer_input_size > 0) {
+        flow.SetPerLayerInput(per_layer.data() + i * spec_.per_layer_input_size, spec_.per_layer_width());
+      }
       x = RunBlock(&flow, spec_.layers[i], weights_.blocks[i], static_cast<int>(i), x);
     }
     x = flow.Norm(x, weights_.final_norm);

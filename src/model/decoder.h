@@ -34,8 +34,9 @@ class Decoder {
   void set_profile(OpProfile* profile) { profile_ = profile; }
   const DecoderWeights& weights() const { return weights_; }
 
-  // An empty cache for one sequence.
+  // An empty cache for one sequence: f32 throughout, or by a plan (kInvalidArgument when it does not fit the model).
   std::unique_ptr<KvCache> MakeCache() const;
+  StatusOr<std::unique_ptr<KvCache>> MakeCache(const KvPlan& plan) const;
 
   // Feeds `ids` (checked against vocab_size) at positions cache->length().. and appends their keys and values to the cache.
   // logits: f32 [ids.size(), vocab_size] when all_logits, else the last row only: [1, vocab_size].
@@ -61,6 +62,9 @@ class Decoder {
   OpProfile* profile_ = nullptr;
   ThreadPool* pool_ = nullptr;
 };
+
+// What the model's layers keep: heads, windows, shared layers.
+KvGeometry KvGeometryOf(const DecoderSpec& spec);
 
 // Rows of the embedding times embedding_scale: out f32 [ids.size(), hidden_size]. Ids must be in range.
 void EmbedTokens(const DecoderSpec& spec, const WeightMatrix& embedding, std::span<const int32_t> ids, float* out,

@@ -30,25 +30,4 @@ StatusOr<DecoderSpec> ParseDecoderSpec(const Json& config, std::string_view what
                        fmt::join(KnownModelTypes(), ", "));
 }
 
-std::vector<DecoderSpec::Module> DecoderSpec::QuantizableModules() const {
-  std::vector<Module> out;
-  out.push_back({embed_path, vocab_size, hidden_size, -1});
-  for (size_t i = 0; i < layers.size(); ++i) {
-    const LayerSpec& l = layers[i];
-    const AttentionSpec& a = l.attention;
-    const int block = static_cast<int>(i);
-    const int64_t q = a.num_attention_heads * a.head_dim, kv = a.num_key_value_heads * a.head_dim;
-    const std::string attn = l.prefix + "self_attn.", mlp = l.prefix + "mlp.";
-    out.push_back({attn + "q_proj", q, hidden_size, block});
-    out.push_back({attn + "k_proj", kv, hidden_size, block});
-    out.push_back({attn + "v_proj", kv, hidden_size, block});
-    out.push_back({attn + "o_proj", hidden_size, q, block});
-    out.push_back({mlp + "gate_proj", l.intermediate_size, hidden_size, block});
-    out.push_back({mlp + "up_proj", l.intermediate_size, hidden_size, block});
-    out.push_back({mlp + "down_proj", hidden_size, l.intermediate_size, block});
-  }
-  if (!tie_word_embeddings) out.push_back({head_path, vocab_size, hidden_size, static_cast<int>(layers.size())});
-  return out;
-}
-
 }  // namespace optiq

@@ -41,8 +41,10 @@ std::string DescribeDamage(const DecoderWeights& weights) {
                                            &b.post_feedforward_norm, &b.q_norm, &b.k_norm}) {
       if (std::string s = InVector(*norm, fmt::format("a norm of layer {}", i)); !s.empty()) return s;
     }
-    for (const LinearWeights* w : b.linears()) {
-      if (std::string s = InMatrix(w->matrix); !s.empty()) return s;
+    for (const WeightMatrix* w : b.matrices()) {
+      if (std::string s = InMatrix(*w); !s.empty()) return s;
+    }
+    for (const LinearWeights* w : {&b.q, &b.k, &b.v, &b.o, &b.gate, &b.up, &b.down}) {
       if (std::string s = InVector(w->bias, w->matrix.path + ".bias"); !s.empty()) return s;
     }
   }

@@ -1,9 +1,13 @@
 #include "model/plain_flow.h"
 
 #include <algorithm>
+#include <cmath>
+#include <cstring>
 
 #include "base/checked.h"
 #include "kernels/vector.h"
+#include "model/routing.h"
+#include "ops/expert_linear.h"
 
 namespace optiq {
 
@@ -54,10 +58,14 @@ ValueId PlainFlow::NewValue(int64_t columns) {
 void PlainFlow::Reset() {
   for (Slot& s : values_) buffers_->Give(std::move(s.buffer));
   values_.clear();
+  shared_.clear();
 }
 
 void PlainFlow::Drop(ValueId x) {
   if (keep_all_ || values_[x].buffer.capacity() == 0) return;
+  for (const auto& [layer, kv] : shared_) {
+    if (x == kv.k || x == kv.v) return;
+  }
   buffers_->Give(std::move(values_[x].buffer));
 }
 
@@ -100,7 +108,7 @@ ValueId PlainFlow::HeadNorm(ValueId x, int64_t heads, const std::vector<float>& 
   float* out = data(y);
   ForRows([&](int64_t r, int64_t) {
     for (int64_t h = 0; h < heads; ++h) {
-      RmsNormRow(in + r * n + h * d, weight.data(), d, spec_.rms_norm_eps, out + r * n + h * d);
+      RmsNormRow(in + r * n + h * d, weight.empty() ? nullptr : weight.data(), d, spec_.rms_norm_eps, out + r * n + h * d);
     }
   });
   return y;
@@ -122,23 +130,47 @@ ValueId PlainFlow::Rope(ValueId x, int64_t heads, int rope) {
 }
 
 ValueId PlainFlow::Attend(ValueId q, ValueId k, ValueId v, const AttentionSpec& spec, int layer) {
+  int64_t row = 0;
+  bool cached = false;
+  for (const Segment& s : segments_) {
+    if (s.cache != nullptr) {
+      s.cache->Append(layer, s.rows, data(k) + row * columns(k), data(v) + row * columns(v), pool_);
+      cached = true;
+    }
+    row += s.rows;
+  }
+  if (spec.kv_is_read_later && !cached) shared_[layer] = {k, v};
+  return AttendTo(q, {k, v}, spec, layer);
+}
+
+ValueId PlainFlow::AttendShared(ValueId q, const AttentionSpec& spec) {
+  return AttendTo(q, SharedKv(spec.kv_layer), spec, spec.kv_layer);
+}
+
+// Over the rows of kv, or over what a segment's cache holds for `layer` (this call's rows included).
+ValueId PlainFlow::AttendTo(ValueId q, KeysValues kv, const AttentionSpec& spec, int layer) {
   const OpTimer timer(profile_, "attention");
   const ValueId y = NewValue(columns(q));
   std::vector<AttentionCall> calls;
+  std::vector<KvAttentionCall> cached;
   int64_t row = 0;
   for (const Segment& s : segments_) {
-    const float* keys = data(k) + row * columns(k);
-    const float* values = data(v) + row * columns(v);
+    const float* queries = data(q) + row * columns(q);
+    float* out = data(y) + row * columns(y);
     if (s.cache != nullptr) {
-      s.cache->Append(layer, s.rows, keys, values);
-      keys = s.cache->Keys(layer);
-      values = s.cache->Values(layer);
+      cached.push_back({.q = queries, .out = out, .rows = s.rows, .start = s.start, .spans = s.cache->Spans(layer)});
+    } else {
+      OPTIQ_CHECK(kv.k >= 0);
+      calls.push_back({.q = queries, .k = data(kv.k) + row * columns(kv.k), .v = data(kv.v) + row * columns(kv.v), .out = out,
+                       .rows = s.rows, .start = s.start});
     }
-    calls.push_back({.q = data(q) + row * columns(q), .k = keys, .v = values, .out = data(y) + row * columns(y),
-                     .rows = s.rows, .start = s.start});
     row += s.rows;
   }
   Attention(calls, ShapeOf(spec), pool_);
+  KvAttention(cached, ShapeOf(spec), pool_);
+  for (const Segment& s : segments_) {
+    if (s.cache != nullptr) s.cache->Done(layer);
+  }
   return y;
 }
 
@@ -161,6 +193,120 @@ ValueId PlainFlow::Add(ValueId a, ValueId b) {
   const float* z = data(b);
   float* out = data(y);
   ForRows([&](int64_t r, int64_t) { AddRow(x + r * n, z + r * n, n, out + r * n); });
+  return y;
+}
+
+ValueId PlainFlow::Scale(ValueId x, float factor) {
+  const int64_t n = columns(x);
+  const ValueId y = NewValue(n);
+  const float* in = data(x);
+  float* out = data(y);
+  ForRows([&](int64_t r, int64_t) { ScaleRow(in + r * n, factor, n, out + r * n); });
+  return y;
+}
+
+ValueId PlainFlow::SigmoidScale(ValueId x, ValueId gate) {
+  const int64_t n = columns(x);
+  const ValueId y = NewValue(n);
+  const float* in = data(x);
+  const float* g = data(gate);
+  float* out = data(y);
+  ForRows([&](int64_t r, int64_t) { ScaleRow(in + r * n, 1.0f / (1.0f + std::exp(-g[r])), n, out + r * n); });
+  return y;
+}
+
+ValueId PlainFlow::PerLayerInput() {
+  OPTIQ_CHECK(per_layer_ != nullptr);
+  const int64_t n = spec_.per_layer_input_size;
+  const ValueId y = NewValue(n);
+  float* out = data(y);
+  ForRows([&](int64_t r, int64_t) { std::memcpy(out + r * n, per_layer_ + r * per_layer_stride_, n * sizeof(float)); });
+  return y;
+}
+
+void ShortConvRows(const float* bcx, int64_t rows, int64_t d, const std::vector<float>& conv, const std::vector<float>& bias,
+                   int64_t kernel, const float* history, float* out, float* new_history) {
+  // B * x of the positions before the first row, then of the rows.
+  std::vector<float> bx(static_cast<size_t>((kernel - 1 + rows) * d), 0.0f);
+  if (history != nullptr) std::memcpy(bx.data(), history, (kernel - 1) * d * sizeof(float));
+  float* fresh = bx.data() + (kernel - 1) * d;
+  for (int64_t r = 0; r < rows; ++r) {
+    const float* b = bcx + r * 3 * d;
+    const float* x = b + 2 * d;
+    for (int64_t i = 0; i < d; ++i) fresh[r * d + i] = b[i] * x[i];
+  }
+  for (int64_t r = 0; r < rows; ++r) {
+    const float* c = bcx + r * 3 * d + d;
+    float* to = out + r * d;
+    for (int64_t i = 0; i < d; ++i) {
+      float sum = bias.empty() ? 0.0f : bias[i];
+      for (int64_t k = 0; k < kernel; ++k) sum += conv[i * kernel + k] * bx[(r + k) * d + i];
+      to[i] = c[i] * sum;
+    }
+  }
+  if (new_history != nullptr) std::memcpy(new_history, bx.data() + rows * d, (kernel - 1) * d * sizeof(float));
+}
+
+ValueId PlainFlow::ShortConv(ValueId bcx, const BlockWeights& w, const ShortConvSpec& spec, int layer) {
+  const int64_t d = columns(bcx) / 3;
+  const ValueId y = NewValue(d);
+  const float* in = data(bcx);
+  float* out = data(y);
+  std::vector<int64_t> first(segments_.size());
+  for (size_t s = 1; s < segments_.size(); ++s) first[s] = first[s - 1] + segments_[s - 1].rows;
+  pool_->ParallelFor(static_cast<int64_t>(segments_.size()), [&](int64_t s, int) {
+    const Segment& segment = segments_[s];
+    float* state = segment.cache != nullptr ? segment.cache->State(layer) : nullptr;
+    ShortConvRows(in + first[s] * 3 * d, segment.rows, d, w.conv, w.conv_bias, spec.kernel, state, out + first[s] * d, state);
+  });
+  return y;
+}
+
+ValueId PlainFlow::Route(ValueId logits, const MoeSpec& spec, const std::vector<float>& per_expert_scale) {
+  const int64_t n = columns(logits), k = spec.experts_per_token;
+  const ValueId y = NewValue(k);
+  std::vector<int32_t> experts(rows_ * k);
+  const float* in = data(logits);
+  float* out = data(y);
+  ForRows([&](int64_t r, int64_t) {
+    ChooseExperts(in + r * n, spec, experts.data() + r * k);
+    RoutingWeights(in + r * n, spec, per_expert_scale, experts.data() + r * k, out + r * k);
+  });
+  values_[y].experts = std::move(experts);
+  return y;
+}
+
+ValueId PlainFlow::ExpertLinear(ValueId x, ValueId routing, const ExpertWeights& w) {
+  const int64_t k = columns(routing);
+  const ValueId y = NewValue(k * w.out);
+  const std::vector<int32_t>& experts = values_[routing].experts;
+  std::vector<ExpertPair> pairs(experts.size());
+  for (size_t i = 0; i < pairs.size(); ++i) pairs[i] = {experts[i], static_cast<int64_t>(i) / k, static_cast<int64_t>(i)};
+  optiq::ExpertLinear(data(x), w.in, pairs, w.experts, data(y), w.out, pool_, {.fixed_order = fixed_order_});
+  return y;
+}
+
+ValueId PlainFlow::ExpertScale(ValueId slots, ValueId routing) {
+  const int64_t n = columns(slots), k = columns(routing), width = n / k;
+  const ValueId y = NewValue(n);
+  const float* in = data(slots);
+  const float* weights = data(routing);
+  float* out = data(y);
+  ForRows([&](int64_t r, int64_t) {
+    for (int64_t s = 0; s < k; ++s) ScaleRow(in + r * n + s * width, weights[r * k + s], width, out + r * n + s * width);
+  });
+  return y;
+}
+
+ValueId PlainFlow::ExpertSum(ValueId slots, ValueId routing, const ExpertWeights& w) {
+  const int64_t k = columns(routing);
+  const ValueId y = NewValue(w.out);
+  std::memset(data(y), 0, rows_ * w.out * sizeof(float));
+  const std::vector<int32_t>& experts = values_[routing].experts;
+  std::vector<ExpertPair> pairs(experts.size());
+  for (size_t i = 0; i < pairs.size(); ++i) pairs[i] = {experts[i], static_cast<int64_t>(i), static_cast<int64_t>(i) / k};
+  optiq::ExpertLinear(data(slots), w.in, pairs, w.experts, data(y), w.out, pool_,
+                      {.output = ExpertOutput::kAccumulate, .fixed_order = fixed_order_});
   return y;
 }
 

@@ -2,6 +2,7 @@
 #ifndef OPTIQ_MODEL_PLAIN_FLOW_H_
 #define OPTIQ_MODEL_PLAIN_FLOW_H_
 
+#include <map>
 #include <memory>
 #include <span>
 #include <vector>
@@ -13,6 +14,7 @@
 #include "model/block.h"
 #include "model/rope.h"
 #include "ops/attention.h"
+#include "ops/kv_attention.h"
 #include "ops/linear.h"
 
 namespace optiq {
@@ -41,9 +43,29 @@ class PlainFlow : public Flow {
   float* data(ValueId id) { return values_[id].buffer.data(); }
   const float* data(ValueId id) const { return values_[id].buffer.data(); }
   int64_t columns(ValueId id) const { return values_[id].columns; }
+  // The experts of a routing value, [rows, experts_per_token].
+  const std::vector<int32_t>& experts(ValueId id) const { return values_[id].experts; }
   int num_values() const { return static_cast<int>(values_.size()); }
   // Forgets all values.
   void Reset();
+
+  // What the next block's PerLayerInput returns a copy of: row r is at rows + r * stride. Not owned.
+  void SetPerLayerInput(const float* rows, int64_t stride) {
+    per_layer_ = rows;
+    per_layer_stride_ = stride;
+  }
+  // KV sharing without a cache. After a block whose keys and values are read later: its two values, which Drop leaves alone.
+  struct KeysValues {
+    ValueId k = -1, v = -1;
+  };
+  KeysValues SharedKv(int layer) const {
+    auto it = shared_.find(layer);
+    return it == shared_.end() ? KeysValues() : it->second;
+  }
+  // Before a block that reads the keys and values of `layer`, when they are not of this flow.
+  void ProvideKv(int layer, KeysValues kv) { shared_[layer] = kv; }
+  // With fixed_order, an expert's product with a row does not depend on the other rows that chose it.
+  void set_fixed_order(bool fixed) { fixed_order_ = fixed; }
 
   ValueId Linear(ValueId x, const LinearWeights& w) override;
   ValueId Linears(ValueId x, std::initializer_list<const LinearWeights*> all) override;
@@ -51,14 +73,25 @@ class PlainFlow : public Flow {
   ValueId HeadNorm(ValueId x, int64_t heads, const std::vector<float>& weight) override;
   ValueId Rope(ValueId x, int64_t heads, int rope) override;
   ValueId Attend(ValueId q, ValueId k, ValueId v, const AttentionSpec& spec, int layer) override;
+  ValueId AttendShared(ValueId q, const AttentionSpec& spec) override;
   ValueId Gate(ValueId gate, ValueId up, Activation activation) override;
   ValueId Add(ValueId a, ValueId b) override;
+  ValueId Scale(ValueId x, float factor) override;
+  ValueId SigmoidScale(ValueId x, ValueId gate) override;
+  ValueId PerLayerInput() override;
+  ValueId ShortConv(ValueId bcx, const BlockWeights& w, const ShortConvSpec& spec, int layer) override;
+  ValueId Route(ValueId logits, const MoeSpec& spec, const std::vector<float>& per_expert_scale) override;
+  ValueId ExpertLinear(ValueId x, ValueId routing, const ExpertWeights& w) override;
+  ValueId ExpertScale(ValueId slots, ValueId routing) override;
+  ValueId ExpertSum(ValueId slots, ValueId routing, const ExpertWeights& w) override;
   void Drop(ValueId x) override;
 
  private:
+  ValueId AttendTo(ValueId q, KeysValues kv, const AttentionSpec& spec, int layer);
   struct Slot {
     AlignedBuffer<float> buffer;
     int64_t columns = 0;
+    std::vector<int32_t> experts;
   };
   // Calls fn(row, position) for every row, in parallel chunks.
   template <typename Fn>
@@ -70,6 +103,10 @@ class PlainFlow : public Flow {
   std::vector<int64_t> positions_;
   ThreadPool* pool_;
   bool keep_all_;
+  bool fixed_order_ = false;
+  const float* per_layer_ = nullptr;
+  int64_t per_layer_stride_ = 0;
+  std::map<int, KeysValues> shared_;
   Products products_;
   OpProfile* profile_ = nullptr;
   int64_t rows_ = 0;
@@ -77,6 +114,11 @@ class PlainFlow : public Flow {
   BufferPool<float> own_buffers_;
   BufferPool<float>* buffers_;
 };
+
+// One sequence of a gated short convolution: bcx [rows, 3 d], history [kernel - 1, d] = B * x of the positions before (nullptr:
+// zeros), out [rows, d]. conv: [d, kernel], bias: [d] or empty. new_history may be nullptr.
+void ShortConvRows(const float* bcx, int64_t rows, int64_t d, const std::vector<float>& conv, const std::vector<float>& bias,
+                   int64_t kernel, const float* history, float* out, float* new_history);
 
 // act(gate) * up for one row.
 void GateRow(Activation activation, const float* gate, const float* up, int64_t n, float* out);

@@ -34,16 +34,21 @@ StatusOr<RopeSpec> MakeRope(int64_t head_dim, double theta, const Json* scaling,
   if (scaling != nullptr) {
     ConfigFields s(*scaling, what + ": rope scaling");
     const std::string type = s.String("rope_type", s.String("type", "default"));
-    if (s.Number("partial_rotary_factor", 0, 1, 1) != 1) {
+    const double partial = s.Number("partial_rotary_factor", 0, 1, 1);
+    if (partial != 1 && type != "proportional") {
       return Unimplemented("{}: partial_rotary_factor other than 1 is not supported for this model_type", what);
     }
-    if (type == "linear") {
+    if (type == "proportional") {
+      const double factor = s.Number("factor", 1e-3, 1e6, 1);
+      const size_t turned = static_cast<size_t>(partial * static_cast<double>(head_dim) / 2);
+      for (size_t i = 0; i < freq.size(); ++i) freq[i] = i < turned ? freq[i] / factor : 0;
+    } else if (type == "linear") {
       const double factor = s.Number("factor", 1e-3, 1e6, 1);
       for (double& f : freq) f /= factor;
     } else if (type == "llama3") {
       ScaleLlama3(&s, &freq);
     } else if (type != "default") {
-      return Unimplemented("{}: rope_type '{}' is not supported; known: default, linear, llama3", what, type);
+      return Unimplemented("{}: rope_type '{}' is not supported; known: default, linear, llama3, proportional", what, type);
     }
     RETURN_IF_ERROR(s.status());
   }

@@ -10,7 +10,9 @@
 namespace optiq {
 
 // Frequencies theta^(-2i/head_dim) scaled as `scaling` says: rope_type (or type) default, linear (factor), llama3 (factor,
-// low_freq_factor, high_freq_factor, original_max_position_embeddings; Llama 3.1). Others: kUnimplemented that names the type.
+// low_freq_factor, high_freq_factor, original_max_position_embeddings; Llama 3.1), proportional (partial_rotary_factor, factor;
+// Gemma 4: the first pairs turn at the frequencies of the whole head, the others not at all). Others: kUnimplemented that names the
+// type.
 StatusOr<RopeSpec> MakeRope(int64_t head_dim, double theta, const Json* scaling, const std::string& what);
 
 // The usual single rope of a model: theta from rope_parameters.rope_theta, else rope_theta, else `default_theta`; scaling from

@@ -1,13 +1,29 @@
 #include "model/weights.h"
 
+#include <algorithm>
+#include <set>
+
+#include "model/block_layout.h"
+#include "model/experts.h"
+
 namespace optiq {
 namespace {
 
-StatusOr<std::vector<float>> LoadVector(const Checkpoint& checkpoint, const std::string& name, int64_t size) {
+// Dimensions of size 1 may stand elsewhere: mlx-lm turns a convolution's [channels, 1, kernel] into [channels, kernel, 1].
+std::vector<int64_t> WithoutOnes(const std::vector<int64_t>& shape) {
+  std::vector<int64_t> out;
+  for (int64_t n : shape) {
+    if (n != 1) out.push_back(n);
+  }
+  return out;
+}
+
+StatusOr<std::vector<float>> LoadVector(const Checkpoint& checkpoint, const std::string& name,
+                                        const std::vector<int64_t>& shape) {
   ASSIGN_OR_RETURN(const StoredTensor* tensor, checkpoint.Require(name));
-  if (tensor->shape != std::vector<int64_t>{size}) {
+  if (WithoutOnes(tensor->shape) != WithoutOnes(shape)) {
     return DataLoss("{}: tensor '{}' has shape {}, but config.json asks for [{}]", checkpoint.path(), name,
-                    tensor->ShapeString(), size);
+                    tensor->ShapeString(), fmt::join(shape, ", "));
   }
   return ReadVector(*tensor);
 }
@@ -17,7 +33,7 @@ StatusOr<LinearWeights> LoadLinear(const Checkpoint& checkpoint, const std::stri
   LinearWeights w;
   ASSIGN_OR_RETURN(w.matrix, LoadWeightMatrix(checkpoint, path, out, in));
   if (bias) {
-    ASSIGN_OR_RETURN(w.bias, LoadVector(checkpoint, path + ".bias", out));
+    ASSIGN_OR_RETURN(w.bias, LoadVector(checkpoint, path + ".bias", {out}));
   }
   return w;
 }
@@ -26,36 +42,52 @@ StatusOr<LinearWeights> LoadLinear(const Checkpoint& checkpoint, const std::stri
 
 StatusOr<std::vector<float>> LoadNorm(const Checkpoint& checkpoint, const DecoderSpec& spec, const std::string& path,
                                       int64_t size) {
-  ASSIGN_OR_RETURN(std::vector<float> w, LoadVector(checkpoint, path + ".weight", size));
+  ASSIGN_OR_RETURN(std::vector<float> w, LoadVector(checkpoint, path + ".weight", {size}));
   for (float& v : w) v += spec.norm_weight_offset;
   return w;
 }
 
 StatusOr<BlockWeights> LoadBlockWeights(const Checkpoint& checkpoint, const DecoderSpec& spec, int layer) {
-  const LayerSpec& l = spec.layers[layer];
-  const AttentionSpec& a = l.attention;
-  const int64_t d = spec.hidden_size, q_out = a.num_attention_heads * a.head_dim;
-  const int64_t kv_out = a.num_key_value_heads * a.head_dim;
+  const BlockLayout layout = LayoutOf(spec, layer);
   BlockWeights w;
-  ASSIGN_OR_RETURN(w.input_norm, LoadNorm(checkpoint, spec, l.prefix + "input_layernorm", d));
-  ASSIGN_OR_RETURN(w.post_attention_norm, LoadNorm(checkpoint, spec, l.prefix + "post_attention_layernorm", d));
-  if (l.post_norms) {
-    ASSIGN_OR_RETURN(w.pre_feedforward_norm, LoadNorm(checkpoint, spec, l.prefix + "pre_feedforward_layernorm", d));
-    ASSIGN_OR_RETURN(w.post_feedforward_norm, LoadNorm(checkpoint, spec, l.prefix + "post_feedforward_layernorm", d));
+  for (const VectorEntry& e : layout.vectors) {
+    std::vector<float>& values = w.*e.member;
+    ASSIGN_OR_RETURN(values, LoadVector(checkpoint, e.name, e.shape));
+    for (float& v : values) v = e.is_norm ? v + spec.norm_weight_offset : v * e.scale;
   }
-  if (a.qk_norm) {
-    ASSIGN_OR_RETURN(w.q_norm, LoadNorm(checkpoint, spec, l.prefix + "self_attn.q_norm", a.head_dim));
-    ASSIGN_OR_RETURN(w.k_norm, LoadNorm(checkpoint, spec, l.prefix + "self_attn.k_norm", a.head_dim));
+  for (const LinearEntry& e : layout.linears) {
+    ASSIGN_OR_RETURN(w.*e.member, LoadLinear(checkpoint, e.path, e.out, e.in, e.bias));
   }
-  const std::string attn = l.prefix + "self_attn.", mlp = l.prefix + "mlp.";
-  ASSIGN_OR_RETURN(w.q, LoadLinear(checkpoint, attn + "q_proj", q_out, d, a.qkv_bias));
-  ASSIGN_OR_RETURN(w.k, LoadLinear(checkpoint, attn + "k_proj", kv_out, d, a.qkv_bias));
-  ASSIGN_OR_RETURN(w.v, LoadLinear(checkpoint, attn + "v_proj", kv_out, d, a.qkv_bias));
-  ASSIGN_OR_RETURN(w.o, LoadLinear(checkpoint, attn + "o_proj", d, q_out, a.o_bias));
-  ASSIGN_OR_RETURN(w.gate, LoadLinear(checkpoint, mlp + "gate_proj", l.intermediate_size, d, l.mlp_bias));
-  ASSIGN_OR_RETURN(w.up, LoadLinear(checkpoint, mlp + "up_proj", l.intermediate_size, d, l.mlp_bias));
-  ASSIGN_OR_RETURN(w.down, LoadLinear(checkpoint, mlp + "down_proj", d, l.intermediate_size, l.mlp_bias));
+  for (const ExpertsEntry& e : layout.experts) {
+    ASSIGN_OR_RETURN(w.*e.member, LoadExperts(checkpoint, spec.layers[layer], e));
+  }
   return w;
+}
+
+std::vector<BlockWeights::Ref> BlockWeights::refs() {
+  std::vector<Ref> out;
+  for (LinearWeights* l : {&q, &k, &v, &o, &conv_in, &conv_out, &gate, &up, &down, &router, &shared_gate, &shared_up, &shared_down,
+                           &shared_expert_gate, &per_layer_gate, &per_layer_projection}) {
+    if (l->matrix.rows > 0) out.push_back({&l->matrix, -1});
+  }
+  for (ExpertWeights* x : {&expert_gate, &expert_up, &expert_down}) {
+    for (size_t e = 0; e < x->experts.size(); ++e) out.push_back({&x->experts[e], static_cast<int>(e)});
+  }
+  return out;
+}
+
+std::vector<const WeightMatrix*> BlockWeights::matrices() const {
+  std::vector<const WeightMatrix*> out;
+  for (const Ref& r : const_cast<BlockWeights*>(this)->refs()) out.push_back(r.matrix);
+  return out;
+}
+
+std::vector<WeightMatrix> BlockWeights::Find(const std::string& path) const {
+  std::vector<WeightMatrix> out;
+  for (const WeightMatrix* m : matrices()) {
+    if (m->path == path) out.push_back(*m);
+  }
+  return out;
 }
 
 StatusOr<WeightMatrix> LoadEmbedding(const Checkpoint& checkpoint, const DecoderSpec& spec) {
@@ -67,9 +99,22 @@ StatusOr<WeightMatrix> LoadHead(const Checkpoint& checkpoint, const DecoderSpec&
   return LoadWeightMatrix(checkpoint, spec.head_path, spec.vocab_size, spec.hidden_size);
 }
 
+StatusOr<PerLayerWeights> LoadPerLayerWeights(const Checkpoint& checkpoint, const DecoderSpec& spec) {
+  PerLayerWeights w;
+  if (spec.per_layer_input_size == 0) return w;
+  ASSIGN_OR_RETURN(w.embedding, LoadWeightMatrix(checkpoint, spec.per_layer_embed_path, spec.vocab_size_per_layer_input,
+                                                 spec.per_layer_width()));
+  ASSIGN_OR_RETURN(w.projection, LoadLinear(checkpoint, spec.per_layer_projection_path, spec.per_layer_width(),
+                                            spec.hidden_size, false));
+  ASSIGN_OR_RETURN(w.norm, LoadNorm(checkpoint, spec, spec.per_layer_norm_path, spec.per_layer_input_size));
+  return w;
+}
+
 StatusOr<DecoderWeights> LoadDecoderWeights(const Checkpoint& checkpoint, const DecoderSpec& spec) {
+  RETURN_IF_ERROR(CheckQuantizationPaths(checkpoint, spec));
   DecoderWeights w;
   ASSIGN_OR_RETURN(w.embedding, LoadEmbedding(checkpoint, spec));
+  ASSIGN_OR_RETURN(w.per_layer, LoadPerLayerWeights(checkpoint, spec));
   for (size_t i = 0; i < spec.layers.size(); ++i) {
     ASSIGN_OR_RETURN(BlockWeights block, LoadBlockWeights(checkpoint, spec, static_cast<int>(i)));
     w.blocks.push_back(std::move(block));
@@ -77,6 +122,52 @@ StatusOr<DecoderWeights> LoadDecoderWeights(const Checkpoint& checkpoint, const 
   ASSIGN_OR_RETURN(w.final_norm, LoadNorm(checkpoint, spec, spec.norm_path, spec.hidden_size));
   ASSIGN_OR_RETURN(w.head, LoadHead(checkpoint, spec));
   return w;
+}
+
+uint64_t DecoderWeights::BytesPerToken(const DecoderSpec& spec) const {
+  uint64_t bytes = head.bytes();
+  if (!spec.tie_word_embeddings) bytes += embedding.bytes() / spec.vocab_size;
+  if (spec.per_layer_input_size > 0) {
+    bytes += per_layer.embedding.bytes() / spec.vocab_size_per_layer_input + per_layer.projection.matrix.bytes();
+  }
+  for (size_t i = 0; i < blocks.size(); ++i) {
+    const MoeSpec& moe = spec.layers[i].moe;
+    for (const WeightMatrix* m : blocks[i].matrices()) bytes += m->bytes();
+    for (const ExpertWeights* x : {&blocks[i].expert_gate, &blocks[i].expert_up, &blocks[i].expert_down}) {
+      for (const WeightMatrix& m : x->experts) bytes -= m.bytes();
+      if (!x->experts.empty()) bytes += x->experts[0].bytes() * moe.experts_per_token;
+    }
+  }
+  return bytes;
+}
+
+StatusOr<std::vector<WeightMatrix>> LoadModule(const Checkpoint& checkpoint, const DecoderSpec& spec,
+                                               const DecoderSpec::Module& module) {
+  if (module.experts == 0) {
+    ASSIGN_OR_RETURN(WeightMatrix m, LoadWeightMatrix(checkpoint, module.path, module.out, module.in));
+    return std::vector<WeightMatrix>{std::move(m)};
+  }
+  const BlockLayout layout = LayoutOf(spec, module.block);
+  for (const ExpertsEntry& e : layout.experts) {
+    if (e.path != module.path) continue;
+    ASSIGN_OR_RETURN(ExpertWeights w, LoadExperts(checkpoint, spec.layers[module.block], e));
+    return std::move(w.experts);
+  }
+  return Internal("'{}' is not a module of its block", module.path);
+}
+
+Status CheckQuantizationPaths(const Checkpoint& checkpoint, const DecoderSpec& spec) {
+  const Json& config = checkpoint.config();
+  auto section = config.find("quantization");
+  if (section == config.end() || !section->is_object()) return OkStatus();
+  std::set<std::string> known;
+  for (const DecoderSpec::Module& m : spec.QuantizableModules()) known.insert(m.path);
+  for (const auto& [path, value] : section->items()) {
+    if (!value.is_object() || known.contains(path) || checkpoint.Find(path + ".weight") != nullptr) continue;
+    return InvalidArgument("{}/config.json: quantization['{}']: there is no such module; remove the entry",
+                           checkpoint.path(), path.substr(0, 200));
+  }
+  return OkStatus();
 }
 
 }  // namespace optiq

@@ -13,6 +13,8 @@ struct AttentionShape {
   int64_t num_heads = 0, num_kv_heads = 0, head_dim = 0;
   int64_t window = 0;  // keys visible from a position, itself included; 0: all before it
   float scale = 1;
+  float softcap = 0;             // scores become softcap * tanh(score / softcap) (Gemma 2); 0: none. Over cache pages only.
+  const float* sinks = nullptr;  // [num_heads] one more score per head without a value (gpt-oss); nullptr: none. Likewise.
 };
 
 // One sequence: `rows` queries at positions start..start+rows-1 over keys of positions 0..start+rows-1.

@@ -14,8 +14,6 @@
 namespace optiq {
 namespace {
 
-// Up to this many rows of x, weights are read once and multiplied row by row; above, panels are packed.
-constexpr int64_t kFewRows = 4;
 // Output rows of one task (their panels stay in the second-level cache) and steps of the inner dimension between two
 // visits of the output.
 constexpr int64_t kBlockRows = 128;

@@ -14,6 +14,10 @@ namespace optiq {
 // Rows [begin, end) as f32, [end - begin, cols].
 void DecodeRows(const WeightMatrix& w, int64_t begin, int64_t end, float* out);
 
+// Up to this many rows of x, weights are read once and multiplied row by row; above, panels are packed, with another order of
+// additions.
+inline constexpr int64_t kFewRows = 4;
+
 enum class Products {
   kF32,   // exact path: f32 products and sums
   kBF16,  // both factors rounded to bf16, f32 sums; f32 where the CPU has no bf16 dot product

@@ -9,10 +9,12 @@
 #include "io/atomic_dir.h"
 #include "io/atomic_file.h"
 #include "quant/allocation.h"
+#include "quant/encode_module.h"
 #include "quant/evaluate.h"
 #include "quant/metadata.h"
 #include "quant/model_card.h"
 #include "quant/report_html.h"
+#include "quant/towers.h"
 #include "quant/write_model.h"
 #include "text/chat_template.h"
 #include "text/tokenizer.h"
@@ -66,10 +68,14 @@ class Conversion {
       ASSIGN_OR_RETURN(work_, dir_->WorkPath());
     }
     RETURN_IF_ERROR(Describe());
+    if (o_.keep_towers && !HasTowers(*in_.checkpoint, in_.spec)) {
+      return InvalidArgument("{}: --keep-towers: the model has no image or sound towers", o_.model);
+    }
     RETURN_IF_ERROR(MakePlan());
     if (!o_.save_plan.empty()) RETURN_IF_ERROR(AtomicWriteFile(o_.save_plan, s_.plan.ToJson().dump(2) + "\n"));
     RETURN_IF_ERROR(FillSizes());
     if (o_.dry_run) return std::move(result_);
+    RETURN_IF_ERROR(LoadMoments());
     RETURN_IF_ERROR(Write());
     if (o_.evaluate) RETURN_IF_ERROR(Compare());
     RETURN_IF_ERROR(WriteRecords());
@@ -114,6 +120,14 @@ class Conversion {
       ASSIGN_OR_RETURN(request.budget_bytes, Budget());
       ASSIGN_OR_RETURN(Allocation allocation, Allocate(s_.table, request));
       s_.plan = PlanFromAllocation(s_.table, allocation);
+      // A budget for whole files: headers differ by a few digits from plan to plan.
+      for (int i = 0; file_budget_ > 0 && i < 8; ++i) {
+        ASSIGN_OR_RETURN(const PlanSize size, SizeOfPlan(*in_.checkpoint, in_.spec, s_.plan));
+        if (size.file_bytes() <= file_budget_) break;
+        request.budget_bytes -= std::min(request.budget_bytes, size.file_bytes() - file_budget_);
+        ASSIGN_OR_RETURN(allocation, Allocate(s_.table, request));
+        s_.plan = PlanFromAllocation(s_.table, allocation);
+      }
       s_.plan.base_model = o_.model;
       s_.plan.default_format = {*std::min_element(o_.candidate_bits.begin(), o_.candidate_bits.end()), o_.group_sizes[0]};
       s_.predicted_kl = allocation.predicted_kl;
@@ -135,10 +149,30 @@ class Conversion {
     }
     TokenBatch tokens;
     ASSIGN_OR_RETURN(s_.table, Sensitivity(o_, work_, pool_, progress_, &result_.sweep, &tokens));
+    NoteCalibration(tokens);
+    return OkStatus();
+  }
+
+  void NoteCalibration(const TokenBatch& tokens) {
+    s_.calibration_domains.clear();
     for (const DomainTokens& d : tokens.domains) {
       if (d.tokens > 0) s_.calibration_domains.emplace_back(d.domain, d.tokens);
     }
     s_.calibration_tokens = tokens.sequences * tokens.length;
+    if (tokens.refused_conversations > 0) {
+      s_.warnings.push_back(fmt::format("the chat template refused {} calibration conversations, which were read as plain paragraphs: {}",
+                                        tokens.refused_conversations, tokens.refusal));
+    }
+  }
+
+  // Encoders that weigh errors by the inputs need the calibration text also when plan or sensitivities come from a file.
+  Status LoadMoments() {
+    bool needed = false;
+    for (const auto& [path, entry] : s_.plan.entries) needed |= !entry.dense && entry.encoder != "rtn";
+    if (!needed) return OkStatus();
+    ASSIGN_OR_RETURN(TokenBatch tokens, LoadTokens(*in_.checkpoint, o_.calibration));
+    if (s_.calibration_tokens == 0) NoteCalibration(tokens);
+    ASSIGN_OR_RETURN(moments_, MeasureInputMoments(*in_.checkpoint, in_.spec, tokens, work_, pool_, progress_));
     return OkStatus();
   }
 
@@ -147,7 +181,7 @@ class Conversion {
     bool same = modules.size() == s_.table.items.size();
     for (size_t i = 0; same && i < modules.size(); ++i) {
       same = modules[i].path == s_.table.items[i].path &&
-             s_.table.items[i].shape == std::vector<int64_t>{modules[i].out, modules[i].in};
+             s_.table.items[i].shape == modules[i].shape();
     }
     if (!same) return FailedPrecondition("{}: does not list the weights of {}", o_.sensitivity_file, o_.model);
     return OkStatus();
@@ -174,6 +208,7 @@ class Conversion {
       return InvalidArgument("a budget of {} bytes is below the {} bytes of norms and headers alone", files, fixed);
     }
     s_.target_bpw = 8.0 * (files - fixed) / size.quantizable_params;
+    file_budget_ = files;
     return files - fixed;
   }
 
@@ -183,7 +218,7 @@ class Conversion {
     s_.quantized_bytes = size.quantizable_bytes;
     s_.quantized_params = size.quantizable_params;
     s_.total_params = size.quantizable_params + size.other_params;
-    s_.file_bytes = size.quantizable_bytes + size.other_bytes + size.header_bytes;
+    s_.file_bytes = size.file_bytes();
     return OkStatus();
   }
 
@@ -192,7 +227,8 @@ class Conversion {
   Status Write() {
     RETURN_IF_ERROR(Timed("writing", [&]() -> Status {
       std::vector<std::string> dropped;
-      RETURN_IF_ERROR(WriteModel(*in_.checkpoint, in_.spec, s_.plan, dir_->path(), pool_, progress_, &dropped));
+      RETURN_IF_ERROR(WriteModel(*in_.checkpoint, in_.spec, s_.plan, moments_, dir_->path(), pool_, progress_, &dropped));
+      if (o_.keep_towers) RETURN_IF_ERROR(WriteTowers(*in_.checkpoint, in_.spec, dir_->path()));
       for (const std::string& name : in_.checkpoint->TextFiles()) {
         ASSIGN_OR_RETURN(std::string text, in_.checkpoint->ReadTextFile(name));
         RETURN_IF_ERROR(dir_->WriteFile(name, text));
@@ -202,7 +238,7 @@ class Conversion {
     }));
     return Timed("verifying", [&]() -> Status {
       ASSIGN_OR_RETURN(artifact_, Checkpoint::Open(dir_->path()));
-      RETURN_IF_ERROR(VerifyModel(*in_.checkpoint, in_.spec, s_.plan, *artifact_, pool_, progress_));
+      RETURN_IF_ERROR(VerifyModel(*in_.checkpoint, in_.spec, s_.plan, moments_, *artifact_, pool_, progress_));
       s_.file_bytes = artifact_->file_bytes();
       return OkStatus();
     });
@@ -210,10 +246,20 @@ class Conversion {
 
   void NoteDropped(const std::vector<std::string>& dropped) {
     std::vector<std::string> unexpected;
+    int64_t towers = 0;
     for (const std::string& name : dropped) {
       const bool known = name.ends_with("rotary_emb.inv_freq") ||
-                         (in_.spec.tie_word_embeddings && name == in_.spec.head_path + ".weight");
-      if (!known) unexpected.push_back(name);
+                         (in_.spec.tie_word_embeddings && name == in_.spec.head_path + ".weight") ||
+                         IsSharedKvTensor(in_.spec, name);
+      if (IsTowerTensor(in_.spec, name)) {
+        ++towers;
+      } else if (!known) {
+        unexpected.push_back(name);
+      }
+    }
+    if (towers > 0 && !o_.keep_towers) {
+      s_.warnings.push_back(fmt::format("left out {} tensors of image and sound towers: the result is a text model (--keep-towers keeps them)",
+                                        towers));
     }
     if (unexpected.empty()) return;
     s_.warnings.push_back(fmt::format("left out {} tensors that the {} architecture does not use, the first: {}",
@@ -331,6 +377,8 @@ class Conversion {
   Input in_;
   std::unique_ptr<AtomicDir> dir_;
   std::string work_;
+  InputMoments moments_;
+  uint64_t file_budget_ = 0;  // of all safetensors files; 0: the budget is for the weights alone
   std::unique_ptr<Checkpoint> artifact_;
 };
 
@@ -341,7 +389,8 @@ Plan UniformPlan(const DecoderSpec& spec, AffineFormat format) {
   plan.default_format = format;
   plan.origin = FormatName(format);
   for (const DecoderSpec::Module& m : spec.QuantizableModules()) {
-    if (m.in % format.group_size == 0) plan.entries[m.path] = {.format = format};
+    const std::vector<AffineFormat> formats = CandidatesFor(m, {format});
+    if (!formats.empty()) plan.entries[m.path] = {.format = formats[0]};
   }
   return plan;
 }
@@ -351,7 +400,7 @@ StatusOr<SensitivityTable> Sensitivity(const ConvertOptions& o, const std::strin
   ASSIGN_OR_RETURN(Input in, OpenInput(o.model));
   ASSIGN_OR_RETURN(*calibration, LoadTokens(*in.checkpoint, o.calibration));
   // A finished table of the same job is kept beside the sweep's state.
-  std::string key = fmt::format("table 1|{}|{}|{}|", calibration->sha256, o.encoder, o.probe_all);
+  std::string key = fmt::format("table 2|{}|{}|{}|", calibration->sha256, o.encoder, o.probe_all);
   for (AffineFormat f : Candidates(o)) key += fmt::format("{}g{},", f.bits, f.group_size);
   key += fmt::format("|{}", static_cast<int>(o.products));
   const std::string key_hash = Sha256Hex(key), done_path = work_dir + "/sensitivity.json";
@@ -366,10 +415,12 @@ StatusOr<SensitivityTable> Sensitivity(const ConvertOptions& o, const std::strin
       }
     }
   }
+  ASSIGN_OR_RETURN(InputMoments moments,
+                   MeasureInputMoments(*in.checkpoint, in.spec, *calibration, work_dir, pool, progress));
   SweepOptions sweep{.candidates = Candidates(o), .encoder = o.encoder, .probe_all = o.probe_all,
                      .products = o.products, .memory_bytes = o.memory_bytes, .work_dir = work_dir,
                      .progress = progress};
-  ASSIGN_OR_RETURN(SensitivityTable table, MeasureSensitivity(*in.checkpoint, in.spec, *calibration, sweep, pool, stats));
+  ASSIGN_OR_RETURN(SensitivityTable table, MeasureSensitivity(*in.checkpoint, in.spec, *calibration, moments, sweep, pool, stats));
   table.base_model = o.model;
   if (!work_dir.empty()) {
     Json json = table.ToJson();

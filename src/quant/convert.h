@@ -29,7 +29,7 @@ struct ConvertOptions {
   std::vector<int> candidate_bits = {4, 8};
   std::vector<int> group_sizes = {64};  // the first is the default format's
   std::vector<std::pair<std::string, int>> overrides;
-  std::string encoder = "rtn";
+  std::string encoder = "search";  // one of kEncoders (encode.h)
   bool probe_all = false;
   Products products = Products::kBF16;
 
@@ -45,6 +45,7 @@ struct ConvertOptions {
   bool dry_run = false;               // stop before writing
   bool overwrite = false;
   bool resume = true;
+  bool keep_towers = false;           // write image and sound towers to a file of their own, as they are (bf16)
   uint64_t memory_bytes = 2ull << 30;
 
   std::string command_line, date, version;  // for the records

@@ -5,11 +5,16 @@
 //   linear:      d_out = W d_in                          (bias cancels; products may be bf16: only the difference is rounded)
 //   otherwise:   d_out = f(reference + d_in) - f(reference)   in f32
 //
+// Routing to experts is real: a stream's tokens go to the experts that its own router values choose. Where those are the reference's,
+// an expert is a linear like any other; where a token goes elsewhere, its slot holds the new expert's full value minus the old one's.
+//
 // A probe that changes nothing gives differences that are exactly 0, and the KL of a small probe does not drown in the rounding of
 // the large reference.
 #ifndef OPTIQ_QUANT_DELTA_FLOW_H_
 #define OPTIQ_QUANT_DELTA_FLOW_H_
 
+#include <map>
+#include <span>
 #include <string>
 #include <vector>
 
@@ -26,8 +31,8 @@ class DeltaFlow : public Flow {
             int64_t streams, Products products, ThreadPool* pool, BufferPool<float>* buffers);
   ~DeltaFlow() override { Reset(); }
 
-  // Replaces the matrix of the module `path` by `encoded`, for all streams of this flow.
-  void SetProbe(const std::string* path, const WeightMatrix* encoded) {
+  // Replaces the matrix of the module `path`, or its matrices if it is a stack of experts, by `encoded`, for all streams of this flow.
+  void SetProbe(const std::string* path, std::span<const WeightMatrix> encoded) {
     probe_path_ = path;
     probe_ = encoded;
   }
@@ -38,6 +43,15 @@ class DeltaFlow : public Flow {
   bool is_zero(ValueId id) const { return values_[id].zero; }
   void Reset();  // forgets all values
 
+  // Differences of what the next block's PerLayerInput returns: [streams * rows, per_layer_input_size]; nullptr: zeros. Not owned.
+  void SetPerLayerInput(const float* differences) { per_layer_ = differences; }
+  // As PlainFlow's; the ids are those of the tape.
+  PlainFlow::KeysValues SharedKv(int layer) const {
+    auto it = shared_.find(layer);
+    return it == shared_.end() ? PlainFlow::KeysValues() : it->second;
+  }
+  void ProvideKv(int layer, PlainFlow::KeysValues kv) { shared_[layer] = kv; }
+
   // Floating point operations of matrix products so far.
   double gemm_flops() const { return flops_; }
 
@@ -46,8 +60,17 @@ class DeltaFlow : public Flow {
   ValueId HeadNorm(ValueId x, int64_t heads, const std::vector<float>& weight) override;
   ValueId Rope(ValueId x, int64_t heads, int rope) override;
   ValueId Attend(ValueId q, ValueId k, ValueId v, const AttentionSpec& spec, int layer) override;
+  ValueId AttendShared(ValueId q, const AttentionSpec& spec) override;
   ValueId Gate(ValueId gate, ValueId up, Activation activation) override;
   ValueId Add(ValueId a, ValueId b) override;
+  ValueId Scale(ValueId x, float factor) override;
+  ValueId SigmoidScale(ValueId x, ValueId gate) override;
+  ValueId PerLayerInput() override;
+  ValueId ShortConv(ValueId bcx, const BlockWeights& w, const ShortConvSpec& spec, int layer) override;
+  ValueId Route(ValueId logits, const MoeSpec& spec, const std::vector<float>& per_expert_scale) override;
+  ValueId ExpertLinear(ValueId x, ValueId routing, const ExpertWeights& w) override;
+  ValueId ExpertScale(ValueId slots, ValueId routing) override;
+  ValueId ExpertSum(ValueId slots, ValueId routing, const ExpertWeights& w) override;
   void Drop(ValueId x) override;
 
  private:
@@ -55,8 +78,11 @@ class DeltaFlow : public Flow {
     AlignedBuffer<float> buffer;
     int64_t columns = 0;
     bool zero = false;  // all differences are zero; no buffer
+    std::vector<int32_t> experts;  // of a routing value, [streams * rows, k], in the slots of the tape's; empty: the tape's
   };
   ValueId NewValue(int64_t columns, bool zero = false);
+  ValueId AttendOver(ValueId q, ValueId k, ValueId v, const AttentionSpec& spec);
+  bool IsProbed(const std::string& path) const { return probe_path_ != nullptr && *probe_path_ == path; }
   // fn(row of the tape, row of the stream, position) for all rows of all streams.
   template <typename Fn>
   void ForRows(Fn fn);
@@ -72,7 +98,9 @@ class DeltaFlow : public Flow {
   Products products_;
   ThreadPool* pool_;
   const std::string* probe_path_ = nullptr;
-  const WeightMatrix* probe_ = nullptr;
+  std::span<const WeightMatrix> probe_;
+  const float* per_layer_ = nullptr;
+  std::map<int, PlainFlow::KeysValues> shared_;
   double flops_ = 0;
   std::vector<Slot> values_;
   BufferPool<float>* buffers_;

@@ -1,10 +1,12 @@
 #include "quant/encode.h"
 
+#include <algorithm>
 #include <atomic>
 #include <cmath>
 
 #include "base/aligned.h"
 #include "base/checked.h"
+#include "kernels/affine_search.h"
 #include "ops/linear.h"
 
 namespace optiq {
@@ -24,13 +26,50 @@ DType ScaleDType(const WeightMatrix& w) {
   return IsFloat(w.weight.dtype) ? w.weight.dtype : DType::kBF16;
 }
 
+bool IsKnownEncoder(std::string_view name) {
+  return std::find(std::begin(kEncoders), std::end(kEncoders), name) != std::end(kEncoders);
+}
+
+namespace {
+
+// Inputs that calibration saw little of still count: a hundredth of the mean is added to every weight.
+std::vector<float> Damped(std::span<const float> h, int64_t cols) {
+  std::vector<float> out(cols, 1.0f);
+  double sum = 0;
+  for (float v : h) sum += v;
+  if (h.empty() || !(sum > 0) || !std::isfinite(sum)) return out;
+  const double mean = sum / cols;
+  for (int64_t i = 0; i < cols; ++i) out[i] = static_cast<float>(h[i] / mean + 0.01);
+  return out;
+}
+
+void EncodeRowSearch(const float* w, const float* h, int64_t row, AffineMatrix* m) {
+  thread_local std::vector<uint8_t> codes;
+  thread_local std::vector<float> scales, biases;
+  const int64_t groups = m->groups_per_row();
+  codes.resize(m->cols);
+  scales.resize(groups);
+  biases.resize(groups);
+  SearchAffineRow(w, h, m->cols, m->format, m->scale_dtype, codes.data(), scales.data(), biases.data());
+  PackCodes(codes.data(), m->cols, m->format.bits, m->packed.data() + row * m->words_per_row());
+  for (int64_t k = 0; k < groups; ++k) {
+    StoreFloat(m->scale_dtype, m->scales.data(), row * groups + k, scales[k]);
+    StoreFloat(m->scale_dtype, m->biases.data(), row * groups + k, biases[k]);
+  }
+}
+
+}  // namespace
+
 StatusOr<AffineMatrix> EncodeMatrix(const WeightMatrix& w, AffineFormat format, const std::string& encoder,
-                                    ThreadPool* pool) {
-  if (encoder != "rtn") return InvalidArgument("encoder '{}' is unknown; known: rtn", encoder);
+                                    std::span<const float> h, ThreadPool* pool) {
+  if (!IsKnownEncoder(encoder)) return InvalidArgument("encoder '{}' is unknown; known: rtn, search", encoder);
   if (!IsValidAffineFormat(format) || w.cols % format.group_size != 0) {
     return InvalidArgument("{}: {} inputs cannot be encoded at {} bits in groups of {}", w.path, w.cols, format.bits,
                            format.group_size);
   }
+  OPTIQ_CHECK(h.empty() || static_cast<int64_t>(h.size()) == w.cols);
+  const bool search = encoder == "search";
+  const std::vector<float> weights = search ? Damped(h, w.cols) : std::vector<float>();
   AffineMatrix m = MakeAffineMatrix(w.rows, w.cols, format, ScaleDType(w));
   std::atomic<bool> finite{true};
   pool->ParallelFor(DivUp(w.rows, kRows), [&](int64_t task, int) {
@@ -43,15 +82,18 @@ StatusOr<AffineMatrix> EncodeMatrix(const WeightMatrix& w, AffineFormat format, 
         finite = false;
         return;
       }
-      EncodeRowRtn(row, r, &m);
+      if (search) {
+        EncodeRowSearch(row, weights.data(), r, &m);
+      } else {
+        EncodeRowRtn(row, r, &m);
+      }
     }
   });
   if (!finite) return DataLoss("{}: the weights hold NaN or infinity", w.path);
   return m;
 }
 
-double RelativeError(const WeightMatrix& w, const AffineMatrix& encoded, const std::vector<float>& h,
-                     ThreadPool* pool) {
+OutputError OutputErrorOf(const WeightMatrix& w, const AffineMatrix& encoded, std::span<const float> h, ThreadPool* pool) {
   const int64_t tasks = DivUp(w.rows, kRows);
   std::vector<double> error(tasks), total(tasks);
   const WeightMatrix view = ViewOf(encoded, w.path);
@@ -74,12 +116,17 @@ double RelativeError(const WeightMatrix& w, const AffineMatrix& encoded, const s
     error[task] = e;
     total[task] = t;
   });
-  double e = 0, t = 0;
+  OutputError out;
   for (int64_t i = 0; i < tasks; ++i) {
-    e += error[i];
-    t += total[i];
+    out.error += error[i];
+    out.total += total[i];
   }
-  return t > 0 ? e / t : 0;
+  return out;
+}
+
+double RelativeError(const WeightMatrix& w, const AffineMatrix& encoded, std::span<const float> h, ThreadPool* pool) {
+  const OutputError e = OutputErrorOf(w, encoded, h, pool);
+  return e.total > 0 ? e.error / e.total : 0;
 }
 
 }  // namespace optiq

@@ -8,9 +8,10 @@
 
 #include "base/aligned.h"
 #include "kernels/vector.h"
+#include "model/blockwise.h"
 #include "model/decoder.h"
 #include "model/plain_flow.h"
-#include "quant/encode.h"
+#include "quant/encode_module.h"
 #include "quant/logit_compare.h"
 
 namespace optiq {
@@ -27,15 +28,15 @@ class Evaluator {
   StatusOr<Evaluation> Run() {
     const int64_t models = static_cast<int64_t>(variants_.size()) + 1;
     // One unit per model and block; the head weighs as much as its weights do.
-    const LayerSpec& l = spec_.layers[0];
-    const double block_weights = 3.0 * l.intermediate_size * spec_.hidden_size +
-                                 2.0 * spec_.hidden_size * l.attention.head_dim *
-                                     (l.attention.num_attention_heads + l.attention.num_key_value_heads);
-    head_units_ = std::max<int64_t>(1, std::lround(spec_.vocab_size * spec_.hidden_size / block_weights));
+    double block_weights = 1;
+    for (const DecoderSpec::Module& module : spec_.QuantizableModules()) {
+      if (module.block == 0) block_weights += module.active_weights();
+    }
+    head_units_ = std::max<int64_t>(1, std::llround(static_cast<double>(spec_.vocab_size) * spec_.hidden_size / block_weights));
     if (progress_ != nullptr) {
       progress_->Begin("measuring held-out KL", models * (static_cast<int64_t>(spec_.layers.size()) + head_units_), "block");
     }
-    hidden_.resize(models);
+    models_.resize(models);
     for (int64_t m = 0; m < models; ++m) RETURN_IF_ERROR(Embed(m));
     for (size_t b = 0; b < spec_.layers.size(); ++b) {
       for (int64_t m = 0; m < models; ++m) RETURN_IF_ERROR(RunBlockOf(m, static_cast<int>(b)));
@@ -46,52 +47,98 @@ class Evaluator {
   }
 
  private:
+  static const InputMoments& MomentsOf(const EvalVariant& v) {
+    static const InputMoments kNone;
+    return v.moments != nullptr ? *v.moments : kNone;
+  }
+
+  // Model m reads its weights from this checkpoint, before a plan changes them.
+  const Checkpoint& SourceOf(int64_t m) const {
+    return m > 0 && variants_[m - 1].artifact != nullptr ? *variants_[m - 1].artifact : reference_;
+  }
+
   // A reference matrix as model m has it; encoded matrices live in `owned`.
   StatusOr<WeightMatrix> MatrixOf(int64_t m, const WeightMatrix& w, std::deque<AffineMatrix>* owned) {
     if (m == 0) return w;
     const EvalVariant& v = variants_[m - 1];
     if (v.artifact != nullptr) return LoadWeightMatrix(*v.artifact, w.path, w.rows, w.cols);
+    return Encoded(v, w, owned);
+  }
+
+  StatusOr<WeightMatrix> Encoded(const EvalVariant& v, const WeightMatrix& w, std::deque<AffineMatrix>* owned) {
     auto entry = v.plan->entries.find(w.path);
     if (entry == v.plan->entries.end() || entry->second.dense) return w;
-    ASSIGN_OR_RETURN(AffineMatrix encoded, EncodeMatrix(w, entry->second.format, entry->second.encoder, pool_));
+    ASSIGN_OR_RETURN(AffineMatrix encoded,
+                     EncodeMatrix(w, entry->second.format, entry->second.encoder, MomentsOf(v).Of(w.path), pool_));
     owned->push_back(std::move(encoded));
     return ViewOf(owned->back(), w.path);
   }
+
+  // One model's activations, and what its per-layer inputs are made from.
+  struct Model {
+    Activations state;
+    PerLayerSource per_layer;
+    std::deque<AffineMatrix> owned;
+  };
 
   Status Embed(int64_t m) {
     ASSIGN_OR_RETURN(WeightMatrix embedding, LoadEmbedding(reference_, spec_));
     for (int32_t id : tokens_.ids) {
       if (id < 0 || id >= spec_.vocab_size) return InvalidArgument("held-out text: token id {} is outside the vocabulary", id);
     }
+    Model& model = models_[m];
+    // Only the rows of these tokens: a table of an embedding per layer may have billions of weights.
+    const bool planned = m > 0 && variants_[m - 1].artifact == nullptr;
+    WeightMatrix table = embedding;
+    std::span<const int32_t> rows(tokens_.ids);
+    GatheredRows gathered;
     std::deque<AffineMatrix> owned;
-    ASSIGN_OR_RETURN(WeightMatrix w, MatrixOf(m, embedding, &owned));
-    EmbedTokens(spec_, w, tokens_.ids, hidden_[m].Grow(total_ * spec_.hidden_size), pool_);
+    if (planned) {
+      gathered = GatherRows(embedding, tokens_.ids);
+      rows = gathered.rows;
+      ASSIGN_OR_RETURN(table, Encoded(variants_[m - 1], gathered.matrix, &owned));
+    } else {
+      ASSIGN_OR_RETURN(table, MatrixOf(m, embedding, &owned));
+    }
+    EmbedTokens(spec_, table, rows, model.state.hidden.Grow(total_ * spec_.hidden_size), pool_);
+    if (spec_.per_layer_input_size == 0) return OkStatus();
+    ASSIGN_OR_RETURN(PerLayerWeights weights, LoadPerLayerWeights(SourceOf(m), spec_));
+    GatheredRows per_layer;
+    rows = tokens_.ids;
+    if (planned) {
+      per_layer = GatherRows(weights.embedding, tokens_.ids);
+      rows = per_layer.rows;
+      ASSIGN_OR_RETURN(weights.embedding, Encoded(variants_[m - 1], per_layer.matrix, &model.owned));
+      if (!weights.embedding.affine) {  // dense rows live on in the file, not in the copy
+        ASSIGN_OR_RETURN(weights, LoadPerLayerWeights(reference_, spec_));
+        rows = tokens_.ids;
+      }
+      ASSIGN_OR_RETURN(weights.projection.matrix, Encoded(variants_[m - 1], weights.projection.matrix, &model.owned));
+    }
+    model.per_layer = MakePerLayerSource(spec_, std::move(weights), rows, model.state.hidden.data());
     return OkStatus();
   }
 
   Status RunBlockOf(int64_t m, int b) {
-    const Checkpoint& source = m > 0 && variants_[m - 1].artifact != nullptr ? *variants_[m - 1].artifact : reference_;
-    ASSIGN_OR_RETURN(BlockWeights weights, LoadBlockWeights(source, spec_, b));
+    ASSIGN_OR_RETURN(BlockWeights weights, LoadBlockWeights(SourceOf(m), spec_, b));
     std::deque<AffineMatrix> owned;
     if (m > 0 && variants_[m - 1].artifact == nullptr) {
-      for (LinearWeights* l : weights.linears()) {
-        ASSIGN_OR_RETURN(l->matrix, MatrixOf(m, l->matrix, &owned));
-      }
+      RETURN_IF_ERROR(EncodeBlock(*variants_[m - 1].plan, MomentsOf(variants_[m - 1]), pool_, &weights, &owned));
     }
     // A few sequences at a time bound the temporaries.
-    const int64_t group = std::max<int64_t>(1, 2048 / tokens_.length), d = spec_.hidden_size;
+    const int64_t group = std::max<int64_t>(1, 2048 / tokens_.length);
+    Model& model = models_[m];
     for (int64_t s0 = 0; s0 < tokens_.sequences; s0 += group) {
-      const int64_t sequences = std::min(group, tokens_.sequences - s0), rows = sequences * tokens_.length;
-      float* state = hidden_[m].data() + s0 * tokens_.length * d;
+      const int64_t sequences = std::min(group, tokens_.sequences - s0), row0 = s0 * tokens_.length;
+      AlignedBuffer<float> inputs;
       PlainFlow flow(spec_, ropes_, std::vector<Segment>(sequences, Segment{.rows = tokens_.length}), pool_);
-      const ValueId x = flow.NewValue(d);
-      std::memcpy(flow.data(x), state, rows * d * sizeof(float));
+      const ValueId x = EnterBlock(spec_, b, model.state, model.per_layer, row0, &flow, &inputs, pool_);
       const ValueId y = RunBlock(&flow, spec_.layers[b], weights, b, x);
-      std::memcpy(state, flow.data(y), rows * d * sizeof(float));
+      LeaveBlock(spec_, b, flow, y, row0, total_, &model.state);
     }
     if (m == static_cast<int64_t>(variants_.size())) {
       ASSIGN_OR_RETURN(BlockWeights done, LoadBlockWeights(reference_, spec_, b));
-      for (LinearWeights* l : done.linears()) reference_.Release(l->matrix.weight);
+      for (const WeightMatrix* w : done.matrices()) reference_.Release(w->weight);
     }
     if (progress_ != nullptr) progress_->Update(++units_, m == 0 ? "reference" : variants_[m - 1].name);
     return OkStatus();
@@ -101,27 +148,26 @@ class Evaluator {
     const int64_t d = spec_.hidden_size;
     ASSIGN_OR_RETURN(WeightMatrix head, LoadHead(reference_, spec_));
     std::deque<AffineMatrix> owned;
-    std::vector<WeightMatrix> heads(hidden_.size());
+    std::vector<WeightMatrix> heads(models_.size());
     std::vector<LogitCandidate> candidates;
-    for (size_t m = 0; m < hidden_.size(); ++m) {
-      const Checkpoint& source = m > 0 && variants_[m - 1].artifact != nullptr ? *variants_[m - 1].artifact : reference_;
-      ASSIGN_OR_RETURN(std::vector<float> norm, LoadNorm(source, spec_, spec_.norm_path, d));
+    for (size_t m = 0; m < models_.size(); ++m) {
+      ASSIGN_OR_RETURN(std::vector<float> norm, LoadNorm(SourceOf(m), spec_, spec_.norm_path, d));
       pool_->ParallelFor(total_, [&](int64_t r, int) {
-        float* row = hidden_[m].data() + r * d;
+        float* row = models_[m].state.hidden.data() + r * d;
         RmsNormRow(row, norm.data(), d, spec_.rms_norm_eps, row);
       });
       ASSIGN_OR_RETURN(heads[m], MatrixOf(m, head, &owned));
-      if (m > 0) candidates.push_back({.hidden = hidden_[m].data(), .head = &heads[m]});
+      if (m > 0) candidates.push_back({.hidden = models_[m].state.hidden.data(), .head = &heads[m]});
     }
     std::vector<int32_t> targets(total_, -1);
     for (int64_t r = 0; r < total_; ++r) {
       if ((r + 1) % tokens_.length != 0) targets[r] = tokens_.ids[r + 1];
     }
-    const LogitReference reference{.hidden = hidden_[0].data(), .rows = total_, .head = &heads[0],
+    const LogitReference reference{.hidden = models_[0].state.hidden.data(), .rows = total_, .head = &heads[0],
                                    .softcap = spec_.final_logit_softcapping, .targets = targets.data()};
     const int64_t before = units_;
     CompareOptions options{.products = Products::kF32, .top1 = true, .progress = [&](double fraction) {
-                             const int64_t all = static_cast<int64_t>(hidden_.size()) * head_units_;
+                             const int64_t all = static_cast<int64_t>(models_.size()) * head_units_;
                              if (progress_ != nullptr) progress_->Update(before + std::llround(fraction * all), "logits");
                            }};
     std::vector<double> reference_logprob;
@@ -174,7 +220,7 @@ class Evaluator {
   ProgressSink* progress_;
   const int64_t total_;
   RopeTables ropes_;
-  std::vector<AlignedBuffer<float>> hidden_;
+  std::deque<Model> models_;
   int64_t units_ = 0, head_units_ = 1;
 };
 

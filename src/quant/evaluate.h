@@ -13,6 +13,7 @@
 #include "io/checkpoint.h"
 #include "model/decoder_spec.h"
 #include "quant/calibration.h"
+#include "quant/input_moments.h"
 #include "quant/plan.h"
 #include "quant/summary.h"
 
@@ -23,6 +24,7 @@ namespace optiq {
 struct EvalVariant {
   std::string name;
   const Plan* plan = nullptr;
+  const InputMoments* moments = nullptr;  // of the plan's encoders; nullptr: not known
   const Checkpoint* artifact = nullptr;
   double bpw = 0;      // copied to the row
   uint64_t bytes = 0;  // copied to the row

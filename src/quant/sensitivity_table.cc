@@ -80,6 +80,30 @@ Json SensitivitiesByBits(const SensitivityItem& item, int group_size) {
   return out;
 }
 
+Status ExpertsFromJson(const Json& json, const std::string& what, SensitivityItem* item) {
+  auto tokens = json.find("expert_tokens"), shares = json.find("expert_error_shares");
+  if (tokens == json.end()) return OkStatus();
+  const size_t experts = item->shape.size() == 3 ? static_cast<size_t>(item->shape[0]) : 0;
+  if (!tokens->is_array() || tokens->size() != experts) {
+    return InvalidArgument("{}: field 'expert_tokens' must be a list of one count per expert", what);
+  }
+  for (const Json& v : *tokens) {
+    if (!v.is_number_integer() || v.get<int64_t>() < 0) return InvalidArgument("{}: field 'expert_tokens' must hold counts", what);
+    item->expert_tokens.push_back(v.get<int64_t>());
+  }
+  if (shares == json.end()) return OkStatus();
+  if (!shares->is_array() || (!shares->empty() && shares->size() != experts)) {
+    return InvalidArgument("{}: field 'expert_error_shares' must be a list of one number per expert", what);
+  }
+  for (const Json& v : *shares) {
+    if (!v.is_number() || !(v.get<double>() >= 0 && v.get<double>() <= 1)) {
+      return InvalidArgument("{}: field 'expert_error_shares' must hold numbers from 0 to 1", what);
+    }
+    item->expert_error_shares.push_back(v.get<double>());
+  }
+  return OkStatus();
+}
+
 StatusOr<SensitivityItem> ItemFromJson(const Json& json, std::string_view where) {
   if (!json.is_object()) return InvalidArgument("{}: must be an object", where);
   SensitivityItem item;
@@ -113,6 +137,7 @@ StatusOr<SensitivityItem> ItemFromJson(const Json& json, std::string_view where)
         "the model again",
         what);
   }
+  RETURN_IF_ERROR(ExpertsFromJson(json, what, &item));
   if (options->size() > kMaxOptions) return InvalidArgument("{}: more than {} options", what, kMaxOptions);
   if (options->empty() && item.dense_bytes == 0) return InvalidArgument("{}: there is no option to choose", what);
   for (size_t i = 0; i < options->size(); ++i) {
@@ -166,6 +191,10 @@ Json SensitivityTable::ToJson() const {
                       {"block", item.block},
                       {"dense_bytes", item.dense_bytes},
                       {"options", std::move(options)}});
+    if (!item.expert_tokens.empty()) {
+      layers.back()["expert_tokens"] = item.expert_tokens;
+      layers.back()["expert_error_shares"] = item.expert_error_shares;
+    }
   }
   return {{"version", kVersion},
           {"base_model", ValidUtf8(base_model)},

@@ -30,6 +30,10 @@ struct SensitivityItem {
   int block = 0;               // decoder layer; -1 embedding (and tied head), num_hidden_layers: untied head
   std::vector<SensitivityOption> options;
   uint64_t dense_bytes = 0;  // bytes when left in the checkpoint's dtype
+  // Stacked experts: tokens of the calibration text that each got (0: the text says nothing about it), and each one's share of the
+  // output error of the first option.
+  std::vector<int64_t> expert_tokens;
+  std::vector<double> expert_error_shares;
   uint64_t params() const;
 };
 

@@ -15,13 +15,14 @@
 #include "model/decoder_spec.h"
 #include "ops/linear.h"
 #include "quant/calibration.h"
+#include "quant/input_moments.h"
 #include "quant/sensitivity_table.h"
 
 namespace optiq {
 
 struct SweepOptions {
   std::vector<AffineFormat> candidates;  // the options of every weight (those whose group_size divides its inputs)
-  std::string encoder = "rtn";
+  std::string encoder = "search";
   // Measure every option. Otherwise each bit width up to 4 (or the smallest, if all are wider) is probed at one group size, and the
   // other options are scaled from the nearest probe by weight_error.
   bool probe_all = false;
@@ -42,8 +43,8 @@ struct SweepStats {
 };
 
 StatusOr<SensitivityTable> MeasureSensitivity(const Checkpoint& checkpoint, const DecoderSpec& spec,
-                                              const TokenBatch& tokens, const SweepOptions& options, ThreadPool* pool,
-                                              SweepStats* stats);
+                                              const TokenBatch& tokens, const InputMoments& moments,
+                                              const SweepOptions& options, ThreadPool* pool, SweepStats* stats);
 
 // Which options of `formats` are measured directly, by the rule at SweepOptions::probe_all.
 std::vector<bool> ProbedOptions(const std::vector<AffineFormat>& formats, bool probe_all);

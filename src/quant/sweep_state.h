@@ -8,6 +8,8 @@
 
 #include "base/aligned.h"
 #include "base/status.h"
+#include "model/blockwise.h"
+#include "model/decoder_spec.h"
 
 namespace optiq {
 
@@ -26,20 +28,21 @@ struct SweepState {
   std::string key;      // names model, tokens, options; a state with another key is not used
   int wave = 0;
   int next_block = -1;  // the block to run next; -1: the embedding
-  AlignedBuffer<float> reference;       // [tokens, hidden_size]: input of next_block
-  AlignedBuffer<float> next_reference;  // input of the next wave's first block, once known
+  Activations reference;       // input of next_block
+  Activations next_reference;  // input of the next wave's first block, once known
   bool has_next_reference = false;
-  // Streams alive in this wave: probe index and differences [tokens, hidden_size].
+  // Streams alive in this wave: probe index and differences.
   std::vector<int> stream_probe;
-  std::vector<AlignedBuffer<float>> streams;
+  std::vector<Activations> streams;
   std::vector<ProbeResult> results;              // per probe
   std::vector<std::vector<double>> weight_error;  // per item, per option; empty until its block has run
+  std::vector<std::vector<double>> expert_shares;  // per item: each expert's share of the error of its first option
 };
 
-Status SaveSweepState(const SweepState& state, int64_t tokens, int64_t hidden_size, const std::string& path);
+Status SaveSweepState(const SweepState& state, int64_t tokens, const DecoderSpec& spec, const std::string& path);
 
 // kNotFound when there is none or it has another key; kDataLoss when it is damaged.
-Status LoadSweepState(const std::string& path, const std::string& key, int64_t tokens, int64_t hidden_size,
+Status LoadSweepState(const std::string& path, const std::string& key, int64_t tokens, const DecoderSpec& spec,
                       SweepState* state);
 
 }  // namespace optiq

@@ -5,43 +5,20 @@
 
 #include "io/atomic_file.h"
 #include "io/model_writer.h"
+#include "model/block_layout.h"
 #include "model/weights.h"
-#include "quant/encode.h"
+#include "quant/encode_module.h"
 #include "tensor/affine.h"
 
 namespace optiq {
 namespace {
 
+// Weights that are encoded at a time: a table of per-layer embeddings has billions.
+constexpr int64_t kSliceWeights = 32 << 20;
+
 const PlanEntry* EntryOf(const Plan& plan, const std::string& path) {
   auto it = plan.entries.find(path);
   return it == plan.entries.end() || it->second.dense ? nullptr : &it->second;
-}
-
-// Names of the small tensors: norms and linear biases, in model order.
-std::vector<std::string> SmallTensors(const DecoderSpec& spec) {
-  std::vector<std::string> out;
-  for (const LayerSpec& l : spec.layers) {
-    const auto add = [&](const std::string& name) { out.push_back(l.prefix + name); };
-    add("input_layernorm.weight");
-    add("post_attention_layernorm.weight");
-    if (l.post_norms) {
-      add("pre_feedforward_layernorm.weight");
-      add("post_feedforward_layernorm.weight");
-    }
-    if (l.attention.qk_norm) {
-      add("self_attn.q_norm.weight");
-      add("self_attn.k_norm.weight");
-    }
-    if (l.attention.qkv_bias) {
-      for (const char* p : {"q", "k", "v"}) add(fmt::format("self_attn.{}_proj.bias", p));
-    }
-    if (l.attention.o_bias) add("self_attn.o_proj.bias");
-    if (l.mlp_bias) {
-      for (const char* p : {"gate", "up", "down"}) add(fmt::format("mlp.{}_proj.bias", p));
-    }
-  }
-  out.push_back(spec.norm_path + ".weight");
-  return out;
 }
 
 // All tensors of the output in the order they are written: per module, then its layer's small ones.
@@ -49,21 +26,26 @@ StatusOr<std::vector<TensorSpec>> OutputTensors(const Checkpoint& checkpoint, co
                                                 const Plan& plan, DType dtype) {
   std::vector<TensorSpec> out;
   for (const DecoderSpec::Module& m : spec.QuantizableModules()) {
+    const auto with = [&](int64_t last) {
+      std::vector<int64_t> shape = m.shape();
+      shape.back() = last;
+      return shape;
+    };
     const PlanEntry* entry = EntryOf(plan, m.path);
     if (entry == nullptr) {
-      out.push_back({m.path + ".weight", dtype, {m.out, m.in}});
+      out.push_back({m.path + ".weight", dtype, m.shape()});
       continue;
     }
     const AffineFormat f = entry->format;
-    ASSIGN_OR_RETURN(WeightMatrix w, LoadWeightMatrix(checkpoint, m.path, m.out, m.in));
-    const DType scale_dtype = ScaleDType(w);
-    out.push_back({m.path + ".weight", DType::kU32, {m.out, m.in * f.bits / 32}});
-    out.push_back({m.path + ".scales", scale_dtype, {m.out, m.in / f.group_size}});
-    out.push_back({m.path + ".biases", scale_dtype, {m.out, m.in / f.group_size}});
+    ASSIGN_OR_RETURN(const std::vector<WeightMatrix> parts, LoadModule(checkpoint, spec, m));
+    const DType scale_dtype = ScaleDType(parts[0]);
+    out.push_back({m.path + ".weight", DType::kU32, with(m.in * f.bits / 32)});
+    out.push_back({m.path + ".scales", scale_dtype, with(m.in / f.group_size)});
+    out.push_back({m.path + ".biases", scale_dtype, with(m.in / f.group_size)});
   }
-  for (const std::string& name : SmallTensors(spec)) {
-    ASSIGN_OR_RETURN(const StoredTensor* t, checkpoint.Require(name));
-    out.push_back({name, dtype, t->shape});
+  for (const SmallTensor& t : SmallTensors(spec)) {
+    RETURN_IF_ERROR(checkpoint.Require(t.name).status());
+    out.push_back({t.name, dtype, t.shape});
   }
   return out;
 }
@@ -78,11 +60,17 @@ std::vector<std::byte> Converted(const StoredTensor& t, DType dtype) {
   return out;
 }
 
+// mlx-lm reads Gemma 4's rope_parameters as transformers writes them.
+bool IsGemma4(const Json& config) {
+  auto type = config.find("model_type");
+  return type != config.end() && type->is_string() && type->get<std::string>().starts_with("gemma4");
+}
+
 void SpellForMlx(Json* config) {
   Json& c = *config;
   // transformers 5 spells these anew; stock mlx-lm reads the new spelling in some families only.
   if (c.contains("dtype") && !c.contains("torch_dtype")) c["torch_dtype"] = c["dtype"];
-  if (c.contains("rope_parameters") && c["rope_parameters"].is_object()) {
+  if (c.contains("rope_parameters") && c["rope_parameters"].is_object() && !IsGemma4(c)) {
     const Json parameters = c["rope_parameters"];
     const bool by_type = parameters.contains("full_attention") && parameters["full_attention"].is_object();
     const Json full = by_type ? parameters["full_attention"] : parameters;
@@ -97,6 +85,28 @@ void SpellForMlx(Json* config) {
   if (c.contains("_sliding_window_pattern") && !c.contains("sliding_window_pattern")) {
     c["sliding_window_pattern"] = c["_sliding_window_pattern"];
   }
+}
+
+// Where mlx-lm and transformers have different defaults for a field that is missing, it is written out; and mlx-lm takes the outer
+// vocab_size of a multimodal config.
+void SpellTextConfig(const DecoderSpec& spec, Json* config) {
+  const bool wrapped = config->contains("text_config") && (*config)["text_config"].is_object();
+  Json& text = wrapped ? (*config)["text_config"] : *config;
+  const auto fill = [](Json* object, const char* key, const Json& value) {
+    if (!object->contains(key)) (*object)[key] = value;
+  };
+  if (wrapped) {
+    (*config)["vocab_size"] = spec.vocab_size;
+    fill(&text, "vocab_size", spec.vocab_size);
+    fill(&text, "tie_word_embeddings", spec.tie_word_embeddings);
+    SpellForMlx(&text);
+  }
+  if (!spec.model_type.starts_with("gemma4")) return;
+  fill(&text, "num_kv_shared_layers", 0);
+  fill(&text, "use_double_wide_mlp", false);
+  fill(&text, "hidden_size_per_layer_input", spec.per_layer_input_size);
+  fill(&text, "vocab_size_per_layer_input", spec.vocab_size_per_layer_input);
+  fill(&text, "final_logit_softcapping", nullptr);
 }
 
 }  // namespace
@@ -124,8 +134,8 @@ Status CheckPlan(const DecoderSpec& spec, const Plan& plan) {
 StatusOr<PlanSize> SizeOfPlan(const Checkpoint& checkpoint, const DecoderSpec& spec, const Plan& plan) {
   ASSIGN_OR_RETURN(const DType dtype, ModelDType(checkpoint, spec));
   ASSIGN_OR_RETURN(std::vector<TensorSpec> tensors, OutputTensors(checkpoint, spec, plan, dtype));
-  const std::vector<std::string> small = SmallTensors(spec);
-  const std::set<std::string> small_names(small.begin(), small.end());
+  std::set<std::string> small_names;
+  for (const SmallTensor& t : SmallTensors(spec)) small_names.insert(t.name);
   PlanSize size;
   for (const TensorSpec& t : tensors) {
     const std::optional<uint64_t> bytes = TensorBytes(t.dtype, t.shape);
@@ -136,17 +146,18 @@ StatusOr<PlanSize> SizeOfPlan(const Checkpoint& checkpoint, const DecoderSpec& s
     } else {
       size.quantizable_bytes += *bytes;
     }
-    // {"name":{"dtype":"BF16","shape":[..],"data_offsets":[..,..]}}
-    size.header_bytes += t.name.size() + 80 + 16 * t.shape.size();
   }
-  for (const DecoderSpec::Module& m : spec.QuantizableModules()) size.quantizable_params += static_cast<uint64_t>(m.out) * m.in;
+  ASSIGN_OR_RETURN(const uint64_t files, ModelFileBytes(tensors));
+  size.header_bytes = files - size.quantizable_bytes - size.other_bytes;
+  for (const DecoderSpec::Module& m : spec.QuantizableModules()) size.quantizable_params += m.params();
   return size;
 }
 
 Json OutputConfig(const Json& source, const DecoderSpec& spec, const Plan& plan, DType dtype) {
   Json config = source;
-  for (const char* key : {"_name_or_path", "vision_config", "quantization", "quantization_config"}) config.erase(key);
+  for (const char* key : {"_name_or_path", "vision_config", "audio_config", "quantization", "quantization_config"}) config.erase(key);
   SpellForMlx(&config);
+  SpellTextConfig(spec, &config);
   config["torch_dtype"] = dtype == DType::kBF16 ? "bfloat16" : dtype == DType::kF16 ? "float16" : "float32";
   Json q = {{"group_size", plan.default_format.group_size}, {"bits", plan.default_format.bits}, {"mode", "affine"}};
   // An entry for every module: older mlx-lm takes the top-level numbers where there is none.
@@ -163,8 +174,8 @@ Json OutputConfig(const Json& source, const DecoderSpec& spec, const Plan& plan,
   return config;
 }
 
-Status WriteModel(const Checkpoint& checkpoint, const DecoderSpec& spec, const Plan& plan, const std::string& dir,
-                  ThreadPool* pool, ProgressSink* progress, std::vector<std::string>* dropped) {
+Status WriteModel(const Checkpoint& checkpoint, const DecoderSpec& spec, const Plan& plan, const InputMoments& moments,
+                  const std::string& dir, ThreadPool* pool, ProgressSink* progress, std::vector<std::string>* dropped) {
   RETURN_IF_ERROR(CheckPlan(spec, plan));
   ASSIGN_OR_RETURN(const DType dtype, ModelDType(checkpoint, spec));
   ASSIGN_OR_RETURN(std::vector<TensorSpec> tensors, OutputTensors(checkpoint, spec, plan, dtype));
@@ -181,22 +192,27 @@ Status WriteModel(const Checkpoint& checkpoint, const DecoderSpec& spec, const P
   };
   std::set<std::string> used;
   for (const DecoderSpec::Module& m : spec.QuantizableModules()) {
-    ASSIGN_OR_RETURN(WeightMatrix w, LoadWeightMatrix(checkpoint, m.path, m.out, m.in));
-    used.insert(w.weight.name);
-    if (const PlanEntry* entry = EntryOf(plan, m.path)) {
-      ASSIGN_OR_RETURN(AffineMatrix encoded, EncodeMatrix(w, entry->format, entry->encoder, pool));
-      RETURN_IF_ERROR(append(m.path + ".weight", std::as_bytes(std::span(encoded.packed))));
-      RETURN_IF_ERROR(append(m.path + ".scales", encoded.scales));
-      RETURN_IF_ERROR(append(m.path + ".biases", encoded.biases));
-    } else {
-      RETURN_IF_ERROR(append(w.weight.name, Converted(w.weight, dtype)));
-    }
-    checkpoint.Release(w.weight);
+    ASSIGN_OR_RETURN(const std::vector<WeightMatrix> parts, LoadModule(checkpoint, spec, m));
+    const PlanEntry* entry = EntryOf(plan, m.path);
+    for (const WeightMatrix& w : parts) used.insert(w.weight.name);
+    RETURN_IF_ERROR(ForEachSlice(parts, m.experts > 0, kSliceWeights, [&](const WeightMatrix& rows, int expert) -> Status {
+      if (entry != nullptr) {
+        ASSIGN_OR_RETURN(AffineMatrix encoded, EncodeMatrix(rows, entry->format, entry->encoder,
+                                                            moments.OfPart(m.path, expert, m.in), pool));
+        RETURN_IF_ERROR(append(m.path + ".weight", std::as_bytes(std::span(encoded.packed))));
+        RETURN_IF_ERROR(append(m.path + ".scales", encoded.scales));
+        RETURN_IF_ERROR(append(m.path + ".biases", encoded.biases));
+      } else {
+        RETURN_IF_ERROR(append(m.path + ".weight", Converted(rows.weight, dtype)));
+      }
+      checkpoint.Release(rows.weight);
+      return OkStatus();
+    }));
   }
-  for (const std::string& name : SmallTensors(spec)) {
-    ASSIGN_OR_RETURN(const StoredTensor* t, checkpoint.Require(name));
-    used.insert(name);
-    RETURN_IF_ERROR(append(name, Converted(*t, dtype)));
+  for (const SmallTensor& small : SmallTensors(spec)) {
+    ASSIGN_OR_RETURN(const StoredTensor* t, checkpoint.Require(small.name));
+    used.insert(small.name);
+    RETURN_IF_ERROR(append(small.name, Converted(*t, dtype)));
   }
   RETURN_IF_ERROR(writer->Finish());
   if (progress != nullptr) progress->End();
@@ -206,8 +222,8 @@ Status WriteModel(const Checkpoint& checkpoint, const DecoderSpec& spec, const P
   return AtomicWriteFile(dir + "/config.json", OutputConfig(checkpoint.config(), spec, plan, dtype).dump(4) + "\n");
 }
 
-Status VerifyModel(const Checkpoint& checkpoint, const DecoderSpec& spec, const Plan& plan, const Checkpoint& written,
-                   ThreadPool* pool, ProgressSink* progress) {
+Status VerifyModel(const Checkpoint& checkpoint, const DecoderSpec& spec, const Plan& plan, const InputMoments& moments,
+                   const Checkpoint& written, ThreadPool* pool, ProgressSink* progress) {
   const std::vector<DecoderSpec::Module> modules = spec.QuantizableModules();
   if (progress != nullptr) progress->Begin("verifying", static_cast<int64_t>(modules.size()), "tensor");
   ASSIGN_OR_RETURN(const DType dtype, ModelDType(checkpoint, spec));
@@ -219,28 +235,40 @@ Status VerifyModel(const Checkpoint& checkpoint, const DecoderSpec& spec, const 
   };
   for (size_t i = 0; i < modules.size(); ++i) {
     const DecoderSpec::Module& m = modules[i];
-    ASSIGN_OR_RETURN(WeightMatrix source, LoadWeightMatrix(checkpoint, m.path, m.out, m.in));
-    ASSIGN_OR_RETURN(WeightMatrix got, LoadWeightMatrix(written, m.path, m.out, m.in));
+    ASSIGN_OR_RETURN(const std::vector<WeightMatrix> source, LoadModule(checkpoint, spec, m));
+    ASSIGN_OR_RETURN(const std::vector<WeightMatrix> got, LoadModule(written, spec, m));
     const PlanEntry* entry = EntryOf(plan, m.path);
-    if (got.affine.has_value() != (entry != nullptr) || (entry != nullptr && !(*got.affine == entry->format))) {
+    if (got[0].affine.has_value() != (entry != nullptr) || (entry != nullptr && !(*got[0].affine == entry->format))) {
       return Internal("{}: '{}' was written in another format than the plan's; please report this", written.path(), m.path);
     }
-    if (entry == nullptr) {
-      if (!equal(got.weight.bytes, Converted(source.weight, dtype))) return differs(got.weight.name);
-    } else {
-      ASSIGN_OR_RETURN(AffineMatrix encoded, EncodeMatrix(source, entry->format, entry->encoder, pool));
-      if (!equal(got.weight.bytes, std::as_bytes(std::span(encoded.packed)))) return differs(got.weight.name);
-      if (!equal(got.scales.bytes, encoded.scales)) return differs(got.scales.name);
-      if (!equal(got.biases.bytes, encoded.biases)) return differs(got.biases.name);
-    }
-    checkpoint.Release(source.weight);
-    written.Release(got.weight);
+    size_t part = 0;
+    int64_t row = 0;
+    RETURN_IF_ERROR(ForEachSlice(source, m.experts > 0, kSliceWeights, [&](const WeightMatrix& rows, int expert) -> Status {
+      const WeightMatrix have = RowSlice(got[part], row, row + rows.rows);
+      row += rows.rows;
+      if (row == got[part].rows) {
+        ++part;
+        row = 0;
+      }
+      if (entry == nullptr) {
+        if (!equal(have.weight.bytes, Converted(rows.weight, dtype))) return differs(have.weight.name);
+      } else {
+        ASSIGN_OR_RETURN(AffineMatrix encoded, EncodeMatrix(rows, entry->format, entry->encoder,
+                                                            moments.OfPart(m.path, expert, m.in), pool));
+        if (!equal(have.weight.bytes, std::as_bytes(std::span(encoded.packed)))) return differs(have.weight.name);
+        if (!equal(have.scales.bytes, encoded.scales)) return differs(have.scales.name);
+        if (!equal(have.biases.bytes, encoded.biases)) return differs(have.biases.name);
+      }
+      checkpoint.Release(rows.weight);
+      written.Release(have.weight);
+      return OkStatus();
+    }));
     if (progress != nullptr) progress->Update(static_cast<int64_t>(i) + 1, m.path);
   }
-  for (const std::string& name : SmallTensors(spec)) {
-    ASSIGN_OR_RETURN(const StoredTensor* source, checkpoint.Require(name));
-    ASSIGN_OR_RETURN(const StoredTensor* got, written.Require(name));
-    if (!equal(got->bytes, Converted(*source, dtype))) return differs(name);
+  for (const SmallTensor& small : SmallTensors(spec)) {
+    ASSIGN_OR_RETURN(const StoredTensor* source, checkpoint.Require(small.name));
+    ASSIGN_OR_RETURN(const StoredTensor* got, written.Require(small.name));
+    if (!equal(got->bytes, Converted(*source, dtype))) return differs(small.name);
   }
   if (progress != nullptr) progress->End();
   return OkStatus();

@@ -10,6 +10,7 @@
 #include "base/thread_pool.h"
 #include "io/checkpoint.h"
 #include "model/decoder_spec.h"
+#include "quant/input_moments.h"
 #include "quant/plan.h"
 
 namespace optiq {
@@ -20,7 +21,8 @@ struct PlanSize {
   uint64_t quantizable_params = 0;
   uint64_t other_bytes = 0;        // norms, linear biases
   uint64_t other_params = 0;
-  uint64_t header_bytes = 0;       // upper bound on the safetensors headers
+  uint64_t header_bytes = 0;       // of the safetensors files
+  uint64_t file_bytes() const { return quantizable_bytes + other_bytes + header_bytes; }
   double bpw() const { return quantizable_params > 0 ? 8.0 * quantizable_bytes / quantizable_params : 0; }
 };
 StatusOr<PlanSize> SizeOfPlan(const Checkpoint& checkpoint, const DecoderSpec& spec, const Plan& plan);
@@ -33,12 +35,12 @@ Status CheckPlan(const DecoderSpec& spec, const Plan& plan);
 
 // Writes model*.safetensors, the index and config.json into `dir`. Tensors the architecture does not use are left out; their names are
 // appended to `dropped`. One matrix is in memory at a time.
-Status WriteModel(const Checkpoint& checkpoint, const DecoderSpec& spec, const Plan& plan, const std::string& dir,
-                  ThreadPool* pool, ProgressSink* progress, std::vector<std::string>* dropped);
+Status WriteModel(const Checkpoint& checkpoint, const DecoderSpec& spec, const Plan& plan, const InputMoments& moments,
+                  const std::string& dir, ThreadPool* pool, ProgressSink* progress, std::vector<std::string>* dropped);
 
 // Reads the written directory back and compares every tensor with the plan and with a fresh encoding, byte by byte.
-Status VerifyModel(const Checkpoint& checkpoint, const DecoderSpec& spec, const Plan& plan, const Checkpoint& written,
-                   ThreadPool* pool, ProgressSink* progress);
+Status VerifyModel(const Checkpoint& checkpoint, const DecoderSpec& spec, const Plan& plan, const InputMoments& moments,
+                   const Checkpoint& written, ThreadPool* pool, ProgressSink* progress);
 
 // config.json of the output: the source's fields, spelled as mlx-lm reads them, and "quantization" with an entry per module.
 Json OutputConfig(const Json& source, const DecoderSpec& spec, const Plan& plan, DType dtype);

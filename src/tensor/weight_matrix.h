@@ -26,6 +26,13 @@ struct WeightMatrix {
 // Finds the module's tensors and checks that they are [rows, cols]. Errors name the tensor and both shapes.
 StatusOr<WeightMatrix> LoadWeightMatrix(const Checkpoint& checkpoint, const std::string& path, int64_t rows, int64_t cols);
 
+// A stack of `experts` matrices [out, in] under one name, tensors [experts, out, ..], as one matrix of experts * out rows.
+StatusOr<WeightMatrix> LoadStackedWeight(const Checkpoint& checkpoint, const std::string& path, int64_t experts, int64_t out,
+                                         int64_t in);
+
+// Rows [begin, end) of w. GGUF's permuted tensors (rotary_heads) cannot be cut.
+WeightMatrix RowSlice(const WeightMatrix& w, int64_t begin, int64_t end);
+
 // A view on an encoded matrix in memory.
 WeightMatrix ViewOf(const AffineMatrix& matrix, std::string path);
 // A view on f32 values [rows, cols] in memory.

@@ -20,7 +20,8 @@ from safetensors.numpy import load_file  # noqa: E402
 ROOT = pathlib.Path(__file__).resolve().parents[2]
 OPTIQ = os.environ.get("OPTIQ_BINARY", str(ROOT / "build/release/optiq"))
 MODELS = ROOT / "tests/data/goldens/models"
-ARCHITECTURES = ["llama", "mistral", "qwen2", "qwen3", "gemma3_text", "smollm3"]
+ARCHITECTURES = ["llama", "mistral", "qwen2", "qwen3", "gemma3_text", "smollm3", "gemma4_e2b", "gemma4_26b_moe", "gemma4_31b",
+                 "qwen3_moe", "lfm2"]
 # mlx-lm rounds Gemma 3's embedding factor to bf16 in every dtype: about 1.5e-3 in the logits.
 TOLERANCE = {"gemma3_text": 5e-3}
 

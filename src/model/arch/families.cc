@@ -6,8 +6,19 @@ namespace optiq {
 
 std::span<const Family> Families() {
   static constexpr Family kFamilies[] = {
-      {"llama", ParseLlama},     {"mistral", ParseMistral},        {"smollm3", ParseSmolLm3},
-      {"qwen2", ParseQwen2},     {"qwen3", ParseQwen3},            {"gemma3_text", ParseGemma3Text},
+      {"llama", ParseLlama},
+      {"mistral", ParseMistral},
+      {"smollm3", ParseSmolLm3},
+      {"qwen2", ParseQwen2},
+      {"qwen3", ParseQwen3},
+      {"qwen2_moe", ParseQwen2Moe},
+      {"qwen3_moe", ParseQwen3Moe},
+      {"gemma3", ParseGemma3},
+      {"gemma3_text", ParseGemma3Text},
+      {"gemma4", ParseGemma4},
+      {"gemma4_unified", ParseGemma4},
+      {"gemma4_text", ParseGemma4Text},
+      {"lfm2", ParseLfm2},
   };
   return kFamilies;
 }
@@ -49,6 +60,31 @@ StatusOr<DecoderSpec> ParseCommon(ConfigFields* c, bool tied_by_default, const c
   for (int64_t i = 0; i < layers; ++i) {
     layer.prefix = fmt::format("model.layers.{}.", i);
     spec.layers.push_back(layer);
+  }
+  return spec;
+}
+
+StatusOr<DecoderSpec> ParseWrapped(ConfigFields* c, StatusOr<DecoderSpec> (*parse_text)(ConfigFields*)) {
+  const Json* text = c->Object("text_config");
+  RETURN_IF_ERROR(c->status());
+  if (text == nullptr) return InvalidArgument("{}: field 'text_config' is missing", c->what());
+  Json inner = *text;
+  for (const char* key : {"vocab_size", "tie_word_embeddings"}) {
+    if ((!inner.contains(key) || inner[key].is_null()) && c->Has(key)) inner[key] = c->json().at(key);
+  }
+  ConfigFields fields(inner, c->what() + ": text_config");
+  ASSIGN_OR_RETURN(DecoderSpec spec, parse_text(&fields));
+  RETURN_IF_ERROR(fields.status());
+  const std::string root = "language_model.";
+  for (std::string* path : {&spec.embed_path, &spec.norm_path, &spec.head_path, &spec.per_layer_embed_path,
+                            &spec.per_layer_projection_path, &spec.per_layer_norm_path}) {
+    if (!path->empty()) path->insert(0, root);
+  }
+  for (LayerSpec& l : spec.layers) l.prefix.insert(0, root);
+  for (const char* tower : {"vision_tower", "audio_tower", "multi_modal_projector", "embed_vision", "embed_audio",
+                            "vision_embedder", "audio_embedder", "vision_model"}) {
+    spec.tower_prefixes.push_back(fmt::format("{}.", tower));
+    spec.tower_prefixes.push_back(fmt::format("model.{}.", tower));
   }
   return spec;
 }

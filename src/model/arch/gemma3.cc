@@ -68,4 +68,6 @@ StatusOr<DecoderSpec> ParseGemma3Text(ConfigFields* c) {
   return spec;
 }
 
+StatusOr<DecoderSpec> ParseGemma3(ConfigFields* c) { return ParseWrapped(c, ParseGemma3Text); }
+
 }  // namespace optiq
