@@ -25,6 +25,9 @@
 namespace optiq {
 namespace {
 
+#define OPTIQ_TRANSPOSE_INLINE OPTIQ_INLINE
+#include "kernels/transpose16.inc"
+
 constexpr int kStrip = 16;      // rows in the lanes of a vector
 constexpr int kPanel = 32;      // rows of a panel: two strips
 constexpr int kMaxTile = 12;    // rows of activations of a register tile: 24 sums
@@ -152,34 +155,6 @@ OPTIQ_INLINE __m512i Unpack64(const uint8_t* p) {
     const __m512i codes = _mm512_multishift_epi64_epi8(_mm512_load_si512(kStream<kBits>.shifts), lanes);
     return _mm512_and_si512(codes, _mm512_set1_epi8((1 << kBits) - 1));
   }
-}
-
-OPTIQ_INLINE void Transpose16(__m512i* r) {
-  __m512i t[16];
-#pragma GCC unroll 8
-  for (int i = 0; i < 8; ++i) {
-    t[2 * i] = _mm512_unpacklo_epi32(r[2 * i], r[2 * i + 1]);
-    t[2 * i + 1] = _mm512_unpackhi_epi32(r[2 * i], r[2 * i + 1]);
-  }
-#pragma GCC unroll 4
-  for (int i = 0; i < 4; ++i) {
-    r[4 * i] = _mm512_unpacklo_epi64(t[4 * i], t[4 * i + 2]);
-    r[4 * i + 1] = _mm512_unpackhi_epi64(t[4 * i], t[4 * i + 2]);
-    r[4 * i + 2] = _mm512_unpacklo_epi64(t[4 * i + 1], t[4 * i + 3]);
-    r[4 * i + 3] = _mm512_unpackhi_epi64(t[4 * i + 1], t[4 * i + 3]);
-  }
-  // r[4i + c]: rows 4i..4i+3, column 4l + c in 128-bit lane l.
-#pragma GCC unroll 4
-  for (int c = 0; c < 4; ++c) {
-    const __m512i a = _mm512_shuffle_i32x4(r[c], r[4 + c], 0x88), b = _mm512_shuffle_i32x4(r[c], r[4 + c], 0xdd);
-    const __m512i e = _mm512_shuffle_i32x4(r[8 + c], r[12 + c], 0x88), f = _mm512_shuffle_i32x4(r[8 + c], r[12 + c], 0xdd);
-    t[c] = _mm512_shuffle_i32x4(a, e, 0x88);
-    t[8 + c] = _mm512_shuffle_i32x4(a, e, 0xdd);
-    t[4 + c] = _mm512_shuffle_i32x4(b, f, 0x88);
-    t[12 + c] = _mm512_shuffle_i32x4(b, f, 0xdd);
-  }
-#pragma GCC unroll 16
-  for (int i = 0; i < 16; ++i) r[i] = t[i];
 }
 
 OPTIQ_INLINE __m512 LoadParameters(DType dtype, const std::byte* p, __mmask16 m) {
