@@ -12,10 +12,12 @@ import json
 import os
 import statistics
 import subprocess
-import sys
+import tempfile
 import time
 
+HERE = os.path.dirname(os.path.abspath(__file__))
 PROMPT, STEPS = 512, 64
+FILE_TYPES = {"q4_0": 2, "q4_1": 3, "q8_0": 7}
 
 
 def optiq(args):
@@ -32,46 +34,18 @@ def optiq(args):
 
 
 def llama(args):
-    import llama_cpp as lc
-    lc.llama_backend_init()
-    params = lc.llama_model_default_params()
-    model = lc.llama_model_load_from_file(args.gguf.encode(), params)
-    ctx_params = lc.llama_context_default_params()
-    ctx_params.n_ctx, ctx_params.n_batch, ctx_params.n_ubatch, ctx_params.n_seq_max = 16 * 256, 512, 512, 16
-    ctx_params.n_threads = ctx_params.n_threads_batch = args.threads
-    ctx = lc.llama_init_from_model(model, ctx_params)
-    vocab = lc.llama_vocab_n_tokens(lc.llama_model_get_vocab(model))
-    batch = lc.llama_batch_init(512, 0, 1)
-
-    def decode(items):  # (token, position, sequence, wants logits)
-        batch.n_tokens = len(items)
-        for i, (token, position, sequence, logits) in enumerate(items):
-            batch.token[i], batch.pos[i], batch.n_seq_id[i], batch.logits[i] = token, position, 1, logits
-            batch.seq_id[i][0] = sequence
-        if lc.llama_decode(ctx, batch) != 0:
-            sys.exit("llama_decode failed")
-
-    def clear():
-        lc.llama_memory_clear(lc.llama_get_memory(ctx), True)
-
-    def steps(sequences):
-        clear()
-        decode([(s + 1, 0, s, True) for s in range(sequences)])
-        start = time.perf_counter()
-        for p in range(1, STEPS + 1):
-            decode([((s * 31 + p * 7) % vocab, p, s, True) for s in range(sequences)])
-        return STEPS * sequences / (time.perf_counter() - start)
+    from llama_cpp import LlamaCpp, LlamaSession
+    lib = LlamaCpp(args.llama_libraries)
+    path = args.gguf
+    if args.requantize:
+        path = os.path.join(tempfile.gettempdir(), f"optiq-peer-{args.requantize}-{os.path.basename(args.gguf)}")
+        if not os.path.exists(path):
+            lib.requantize(args.gguf, path, FILE_TYPES[args.requantize])
+    session = LlamaSession(lib, path, args.threads)
 
     def run():
-        result = {}
-        clear()
-        tokens = [(i * i * 31 + i * 7) % vocab for i in range(PROMPT)]
-        start = time.perf_counter()
-        decode([(t, i, 0, i == PROMPT - 1) for i, t in enumerate(tokens)])
-        result["prefill"] = PROMPT / (time.perf_counter() - start)
-        result["decode"] = steps(1)
-        result["batch 4"], result["batch 16"] = steps(4), steps(16)
-        return result
+        return {"prefill": session.prefill(PROMPT), "decode": session.steps(1, STEPS), "batch 4": session.steps(4, STEPS),
+                "batch 16": session.steps(16, STEPS)}
     run()
     return run
 
@@ -124,6 +98,8 @@ def main():
     parser.add_argument("--optiq", required=True)
     parser.add_argument("--mlx", required=True)
     parser.add_argument("--gguf")
+    parser.add_argument("--requantize", choices=FILE_TYPES, help="make this of --gguf first, every tensor alike (for speed only)")
+    parser.add_argument("--llama-libraries", default=f"{HERE}/llama/package/bins/linux-x64")
     parser.add_argument("--hf")
     parser.add_argument("--with-mlx-lm", action="store_true")
     parser.add_argument("--threads", type=int, default=len(os.sched_getaffinity(0)))

@@ -1,18 +1,18 @@
 #!/usr/bin/env bash
-# Installs the peers into bench/peers/venv: llama-cpp-python built for this machine, mlx-lm on the CPU, torch and transformers.
+# Installs the peers into bench/peers: llama.cpp (prebuilt, with a backend for each instruction set), mlx-lm on the CPU, torch.
 # usage: bench/peers/install.sh [llama] [mlx] [torch]   (default: all)
 set -euo pipefail
 here=$(cd "$(dirname "$0")" && pwd)
-venv=${OPTIQ_PEERS_VENV:-$here/venv}
-[ -x "$venv/bin/python" ] || python3 -m venv "$venv"
-want=${*:-llama mlx torch}
-for peer in $want; do
+[ -x "$here/venv/bin/python" ] || python3 -m venv "$here/venv"
+pip() { "$here/venv/bin/pip" install --quiet "$@"; }
+for peer in ${*:-llama mlx torch}; do
   case $peer in
-    llama) CMAKE_ARGS="-DGGML_NATIVE=ON -DLLAMA_BUILD_TESTS=OFF -DLLAMA_BUILD_EXAMPLES=OFF -DLLAVA_BUILD=OFF" \
-           CMAKE_BUILD_PARALLEL_LEVEL=${JOBS:-$(nproc)} \
-           "$venv/bin/pip" install --no-binary llama-cpp-python "llama-cpp-python" ;;
-    mlx) "$venv/bin/pip" install "mlx[cpu]" mlx-lm ;;
-    torch) "$venv/bin/pip" install torch transformers --extra-index-url https://download.pytorch.org/whl/cpu ;;
+    llama)
+      pip cffi llama-cpp-py-sync
+      mkdir -p "$here/llama"
+      (cd "$here/llama" && npm pack --silent @node-llama-cpp/linux-x64 && tar xzf node-llama-cpp-linux-x64-*.tgz) ;;
+    mlx) pip "mlx[cpu]" mlx-lm ;;
+    torch) pip torch transformers ;;
     *) echo "unknown peer $peer" >&2; exit 2 ;;
   esac
 done
