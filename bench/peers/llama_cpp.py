@@ -24,7 +24,8 @@ class LlamaCpp:
         self.ggml = self.ffi.dlopen(ggml, self.ffi.RTLD_NOW | self.ffi.RTLD_GLOBAL)
         self.ggml.ggml_backend_load_all_from_path(directory.encode())
         self.lib = self.ffi.dlopen(glob.glob(directory + "libllama.*so*")[0], self.ffi.RTLD_NOW | self.ffi.RTLD_GLOBAL)
-        self._quiet = self.ffi.callback("void(int, const char*, void*)", lambda *a: None)
+        self._quiet = self.ffi.callback("ggml_log_callback", lambda *a: None)  # kept alive
+        self.lib.llama_log_set(self._quiet, self.ffi.NULL)
 
     def requantize(self, source, target, file_type):
         """file_type as in llama.h: 2 = Q4_0. All tensors alike, so that bytes compare."""
@@ -36,7 +37,7 @@ class LlamaCpp:
 
 
 class LlamaSession:
-    def __init__(self, llama, path, threads, sequences=16, length=256):
+    def __init__(self, llama, path, threads, sequences=16, length=640):
         self.ffi, self.lib = llama.ffi, llama.lib
         self.model = self.lib.llama_model_load_from_file(path.encode(), self.lib.llama_model_default_params())
         params = self.lib.llama_context_default_params()
