@@ -436,8 +436,15 @@ void Pack(const QuantizedRows& a, int64_t tile, const QuantizedRows& out) {
   const int64_t i0 = tiles.begin(tile), r = tiles.begin(tile + 1) - i0, dwords = a.row_bytes / 4;
   const std::byte* from = a.codes + i0 * a.row_bytes;
   std::byte* to = out.codes + i0 * a.row_bytes;
-  for (int64_t k = 0; k < dwords; ++k) {
-    for (int64_t i = 0; i < r; ++i) std::memcpy(to + (k * r + i) * 4, from + i * a.row_bytes + k * 4, 4);
+  // Rows to columns of r dwords, 16 columns at a time.
+  const __mmask16 mask = static_cast<__mmask16>((1u << r) - 1);
+  for (int64_t k = 0; k < dwords; k += 16) {
+    __m512i v[16];
+#pragma GCC unroll 16
+    for (int i = 0; i < 16; ++i) v[i] = i < r ? _mm512_loadu_si512(from + i * a.row_bytes + k * 4) : _mm512_setzero_si512();
+    Transpose16(v);
+#pragma GCC unroll 16
+    for (int i = 0; i < 16; ++i) _mm512_mask_storeu_epi32(to + (k + i) * r * 4, mask, v[i]);
   }
   for (int64_t b = 0; b < a.blocks; ++b) {
     for (int64_t i = 0; i < r; ++i) {
