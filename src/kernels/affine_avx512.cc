@@ -182,6 +182,21 @@ OPTIQ_INLINE void TransposeParameters(DType dtype, const std::byte* base, int64_
 
 // ---- One row of activations
 
+// Four vectors to one: lane 4q + i of the result is the sum of lanes 4q..4q+3 of s[i].
+OPTIQ_INLINE __m512i SumQuarters(const __m512i* s) {
+  const __m512i a = _mm512_add_epi32(_mm512_unpacklo_epi32(s[0], s[1]), _mm512_unpackhi_epi32(s[0], s[1]));
+  const __m512i b = _mm512_add_epi32(_mm512_unpacklo_epi32(s[2], s[3]), _mm512_unpackhi_epi32(s[2], s[3]));
+  return _mm512_add_epi32(_mm512_unpacklo_epi64(a, b), _mm512_unpackhi_epi64(a, b));
+}
+
+// From the quarters of 16 rows: the sums of each row's lower half, and of the upper.
+OPTIQ_INLINE void SumHalves(const __m512i* v, __m512i* lower, __m512i* upper) {
+  const __m512i t0 = _mm512_add_epi32(_mm512_shuffle_i32x4(v[0], v[1], 0x88), _mm512_shuffle_i32x4(v[0], v[1], 0xdd));
+  const __m512i t1 = _mm512_add_epi32(_mm512_shuffle_i32x4(v[2], v[3], 0x88), _mm512_shuffle_i32x4(v[2], v[3], 0xdd));
+  *lower = _mm512_shuffle_i32x4(t0, t1, 0x88);
+  *upper = _mm512_shuffle_i32x4(t0, t1, 0xdd);
+}
+
 // Integer sums of 16 rows over 64 inputs: both blocks of 32, or (kB = 64) all in *p0.
 template <int kBits, int kB, bool kWide, bool kHalf>
 OPTIQ_INLINE void Dot16(const uint8_t* const* rows, int64_t offset, __m512i high, __m512i low, __m512i* p0, __m512i* p1) {
@@ -195,20 +210,60 @@ OPTIQ_INLINE void Dot16(const uint8_t* const* rows, int64_t offset, __m512i high
       s[i] = _mm512_dpbusd_epi32(_mm512_setzero_si512(), w, high);
       if constexpr (kWide) s[i] = _mm512_dpbusd_epi32(_mm512_slli_epi32(s[i], 7), w, low);
     }
-    const __m512i a = _mm512_add_epi32(_mm512_unpacklo_epi32(s[0], s[1]), _mm512_unpackhi_epi32(s[0], s[1]));
-    const __m512i b = _mm512_add_epi32(_mm512_unpacklo_epi32(s[2], s[3]), _mm512_unpackhi_epi32(s[2], s[3]));
-    v[q] = _mm512_add_epi32(_mm512_unpacklo_epi64(a, b), _mm512_unpackhi_epi64(a, b));
+    v[q] = SumQuarters(s);
   }
-  const __m512i t0 = _mm512_add_epi32(_mm512_shuffle_i32x4(v[0], v[1], 0x88), _mm512_shuffle_i32x4(v[0], v[1], 0xdd));
-  const __m512i t1 = _mm512_add_epi32(_mm512_shuffle_i32x4(v[2], v[3], 0x88), _mm512_shuffle_i32x4(v[2], v[3], 0xdd));
-  *p0 = _mm512_shuffle_i32x4(t0, t1, 0x88);
-  *p1 = _mm512_shuffle_i32x4(t0, t1, 0xdd);
+  SumHalves(v, p0, p1);
   if constexpr (kB == 64) *p0 = _mm512_add_epi32(*p0, *p1);
+}
+
+// The same for codes of 4 bits and two blocks of 64 at once: each load holds 128 codes, and one reduction serves both blocks.
+// even and odd: the planes of both blocks, high parts and low parts.
+template <bool kWide>
+OPTIQ_INLINE void Dot16Pair(const uint8_t* const* rows, int64_t offset, const __m512i* even, const __m512i* odd, __m512i* p0,
+                            __m512i* p1) {
+  const __m512i mask = _mm512_set1_epi8(15);
+  __m512i v[4];
+#pragma GCC unroll 4
+  for (int q = 0; q < 4; ++q) {
+    __m512i s[4];
+#pragma GCC unroll 4
+    for (int i = 0; i < 4; ++i) {
+      const __m512i x = _mm512_loadu_si512(rows[4 * q + i] + offset);
+      const __m512i lo = _mm512_and_si512(x, mask), hi = _mm512_and_si512(_mm512_srli_epi16(x, 4), mask);
+      s[i] = _mm512_dpbusd_epi32(_mm512_dpbusd_epi32(_mm512_setzero_si512(), lo, even[0]), hi, odd[0]);
+      if constexpr (kWide) {
+        s[i] = _mm512_dpbusd_epi32(_mm512_dpbusd_epi32(_mm512_slli_epi32(s[i], 7), lo, even[1]), hi, odd[1]);
+      }
+    }
+    v[q] = SumQuarters(s);
+  }
+  SumHalves(v, p0, p1);
+}
+
+// The planes of two neighbouring blocks at p, even inputs and odd ones.
+OPTIQ_INLINE void LoadPair(const int8_t* p, __m512i* even, __m512i* odd) {
+  const __m512i a = _mm512_loadu_si512(p), b = _mm512_loadu_si512(p + 64);
+  *even = _mm512_shuffle_i64x2(a, b, 0x44);
+  *odd = _mm512_shuffle_i64x2(a, b, 0xee);
 }
 
 OPTIQ_INLINE __m512 Accumulate(__m512 y, __m512i p, __m512 s, __m512 z, float d, float ds) {
   y = _mm512_fmadd_ps(_mm512_mul_ps(s, _mm512_set1_ps(d)), _mm512_cvtepi32_ps(p), y);
   return _mm512_fmadd_ps(z, _mm512_set1_ps(ds), y);
+}
+
+// Fetches kLines cache lines at *next, which moves on.
+template <int kLines>
+OPTIQ_INLINE void Fetch(const char** next, bool near) {
+#pragma GCC unroll 16
+  for (int i = 0; i < kLines; ++i) {
+    if (near) {
+      _mm_prefetch(*next + 64 * i, _MM_HINT_T0);
+    } else {
+      _mm_prefetch(*next + 64 * i, _MM_HINT_T1);
+    }
+  }
+  *next += 64 * kLines;
 }
 
 template <int kBits, int kB, bool kWide>
@@ -241,18 +296,22 @@ void GemvBits(const AffineRows& w, int64_t begin, int64_t end, int64_t ahead, co
       const int64_t stop = std::min(blocks, b + count * per_group), first = b;
       TransposeParameters(w.scale_dtype, w.scales + (r * groups + g) * size, groups * size, last, count, s, kStrip);
       TransposeParameters(w.scale_dtype, w.biases + (r * groups + g) * size, groups * size, last, count, z, kStrip);
-      for (; b < stop; b += 64 / kB) {
-        if (more) {
-#pragma GCC unroll 16
-          for (int i = 0; i < 2 * kBits; ++i) {
-            if (near) {
-              _mm_prefetch(next + 64 * i, _MM_HINT_T0);
-            } else {
-              _mm_prefetch(next + 64 * i, _MM_HINT_T1);
-            }
+      while (b < stop) {
+        if constexpr (kBits == 4 && kB == 64) {
+          if (b + 1 < stop) {
+            if (more) Fetch<2 * kBits * 2>(&next, near);
+            __m512i even[2], odd[2], p0, p1;
+            LoadPair(high + b * kB, &even[0], &odd[0]);
+            if constexpr (kWide) LoadPair(low + b * kB, &even[1], &odd[1]);
+            Dot16Pair<kWide>(rows, b * kB * kBits / 8, even, odd, &p0, &p1);
+            const int64_t i = (b - first) / per_group * kStrip, j = (b + 1 - first) / per_group * kStrip;
+            sum = Accumulate(sum, p0, _mm512_load_ps(s + i), _mm512_load_ps(z + i), a.d[b], a.ds[b]);
+            sum = Accumulate(sum, p1, _mm512_load_ps(s + j), _mm512_load_ps(z + j), a.d[b + 1], a.ds[b + 1]);
+            b += 2;
+            continue;
           }
-          next += 128 * kBits;
         }
+        if (more) Fetch<2 * kBits>(&next, near);
         const __m512i h = _mm512_loadu_si512(high + b * kB);
         const __m512i l = kWide ? _mm512_loadu_si512(low + b * kB) : _mm512_setzero_si512();
         const int64_t offset = b * kB * kBits / 8;
@@ -268,6 +327,7 @@ void GemvBits(const AffineRows& w, int64_t begin, int64_t end, int64_t ahead, co
           sum = Accumulate(sum, p1, _mm512_load_ps(s + i + kStrip), _mm512_load_ps(z + i + kStrip), a.d[b + 1],
                            a.ds[b + 1]);
         }
+        b += 64 / kB;
       }
     }
     _mm512_mask_storeu_ps(y + (r - begin), static_cast<__mmask16>((2u << last) - 1), sum);
