@@ -179,6 +179,27 @@ float Sum(const float* x, int64_t n) {
   return sum;
 }
 
+// x * 0 is not 0 for what is not finite.
+HWY_INLINE bool AllZeroTimes(const float* x, int64_t n, bool allow_minus_infinity) {
+  const D d;
+  const int64_t lanes = hn::Lanes(d);
+  const V zero = hn::Zero(d), minus = hn::Set(d, -INFINITY);
+  V sum = zero;
+  int64_t i = 0;
+  for (; i + lanes <= n; i += lanes) {
+    V v = hn::LoadU(d, x + i);
+    if (allow_minus_infinity) v = hn::IfThenElse(hn::Eq(v, minus), zero, v);
+    sum = hn::MulAdd(v, zero, sum);
+  }
+  float tail = 0;
+  for (; i < n; ++i) {
+    if (!(allow_minus_infinity && x[i] == -INFINITY)) tail += x[i] * 0.0f;
+  }
+  return hn::AllTrue(d, hn::Eq(sum, zero)) && tail == 0.0f;
+}
+bool IsFinite(const float* x, int64_t n) { return AllZeroTimes(x, n, false); }
+bool IsBelowInfinity(const float* x, int64_t n) { return AllZeroTimes(x, n, true); }
+
 void ExpShifted(const float* x, float shift, int64_t n, float* out) {
   Map1(x, n, out, [shift](D d, V a) HWY_ATTR { return ExpAny(d, hn::Sub(a, hn::Set(d, shift))); });
 }
@@ -258,6 +279,8 @@ HWY_EXPORT(SiluMul);
 HWY_EXPORT(GeluTanhMul);
 HWY_EXPORT(Rope);
 HWY_EXPORT(Max);
+HWY_EXPORT(IsFinite);
+HWY_EXPORT(IsBelowInfinity);
 HWY_EXPORT(Sum);
 HWY_EXPORT(Exp);
 HWY_EXPORT(ExpShifted);
@@ -301,6 +324,8 @@ void RopeRow(const float* x, const float* cos, const float* sin, int64_t half, f
 float ExpRow(float* x, int64_t n) { return HWY_DYNAMIC_DISPATCH(Exp)(x, n); }
 float MaxRow(const float* x, int64_t n) { return HWY_DYNAMIC_DISPATCH(Max)(x, n); }
 float SumRow(const float* x, int64_t n) { return HWY_DYNAMIC_DISPATCH(Sum)(x, n); }
+bool IsFiniteRow(const float* x, int64_t n) { return HWY_DYNAMIC_DISPATCH(IsFinite)(x, n); }
+bool IsBelowInfinityRow(const float* x, int64_t n) { return HWY_DYNAMIC_DISPATCH(IsBelowInfinity)(x, n); }
 void SoftcapRow(float* x, int64_t n, float cap) { HWY_DYNAMIC_DISPATCH(Softcap)(x, n, cap); }
 void ExpShiftedRow(const float* x, float shift, int64_t n, float* out) {
   HWY_DYNAMIC_DISPATCH(ExpShifted)(x, shift, n, out);
