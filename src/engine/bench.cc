@@ -139,16 +139,22 @@ double BenchCase::MedianSeconds() const {
 DecoderWork WorkOf(const Decoder& decoder) {
   DecoderWork work;
   const DecoderWeights& weights = decoder.weights();
-  for (const BlockWeights& block : weights.blocks) {
-    for (const LinearWeights* w : block.linears()) {
-      work.step_bytes += static_cast<double>(w->matrix.bytes());
-      work.block_products += static_cast<double>(w->matrix.rows) * static_cast<double>(w->matrix.cols);
+  work.step_bytes = static_cast<double>(weights.BytesPerToken(decoder.spec()));
+  const auto products = [](const WeightMatrix& m) { return static_cast<double>(m.rows) * static_cast<double>(m.cols); };
+  for (size_t i = 0; i < weights.blocks.size(); ++i) {
+    const BlockWeights& block = weights.blocks[i];
+    for (const WeightMatrix* m : block.matrices()) work.block_products += products(*m);
+    for (const ExpertWeights* x : {&block.expert_gate, &block.expert_up, &block.expert_down}) {
+      for (const WeightMatrix& m : x->experts) work.block_products -= products(m);
+      if (!x->experts.empty()) {
+        work.block_products += products(x->experts[0]) * static_cast<double>(decoder.spec().layers[i].moe.experts_per_token);
+      }
     }
   }
-  work.step_bytes += static_cast<double>(weights.head.bytes());
   work.head_products = static_cast<double>(weights.head.rows) * static_cast<double>(weights.head.cols);
   for (const LayerSpec& l : decoder.spec().layers) {
-    work.cache_bytes_per_token += 2.0 * sizeof(float) * static_cast<double>(l.attention.num_key_value_heads * l.attention.head_dim);
+    if (!l.has_attention() || !l.attention.has_own_kv()) continue;
+    work.cache_bytes_per_token += 2.0 * sizeof(float) * static_cast<double>(l.attention.kv_width());
   }
   return work;
 }

@@ -84,7 +84,7 @@ Status Decoder::ForwardBatch(std::span<const Input> batch, std::vector<float>* l
     AlignedBuffer<float> per_layer;
     if (spec_.per_layer_input_size > 0) {
       PerLayerInputs(spec_, weights_.per_layer, ids, flow.data(x), 0, spec_.num_layers(),
-                     per_layer.Grow(n * spec_.per_layer_width()), pool_);
+                     per_layer.Grow(flow.rows() * spec_.per_layer_width()), pool_);
     }
     for (size_t i = 0; i < spec_.layers.size(); ++i) {
       if (spec_.per_layer_input_size > 0) {
