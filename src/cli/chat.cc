@@ -181,7 +181,9 @@ Status RunChat(const ChatOptions& options, const CommandContext& context) {
   const DecoderSpec& spec = model.decoder->spec();
   ASSIGN_OR_RETURN(const KvPlan plan, options.kv.ToPlan(*model.checkpoint, spec, options.exact ? 32 : 16));
   if (options.kv.any() || context.verbose) {
-    context.Note("{}", KvPlanText(plan, KvGeometryOf(spec), std::max<int64_t>(1, spec.max_position_embeddings)));
+    for (const std::string& line : KvPlanText(plan, KvGeometryOf(spec), std::max<int64_t>(1, spec.max_position_embeddings))) {
+      context.Note("{}", line);
+    }
   }
   Chat chat(options, context, model, std::move(sampling), std::move(render));
   RETURN_IF_ERROR(chat.UseKvPlan(plan));

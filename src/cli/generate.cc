@@ -160,8 +160,11 @@ Status RunGenerate(const GenerateOptions& options, const CommandContext& context
   RETURN_IF_ERROR(PrepareCache(options, model, context, &generator, &hooks));
   const int64_t model_context = model.decoder->spec().max_position_embeddings;
   if (options.kv.any() || context.verbose) {
-    context.Note("{}", KvPlanText(generator.cache().plan(), generator.cache().geometry(),
-                                  model_context > 0 ? model_context : static_cast<int64_t>(request.prompt.size()) + request.max_tokens));
+    for (const std::string& line :
+         KvPlanText(generator.cache().plan(), generator.cache().geometry(),
+                    model_context > 0 ? model_context : static_cast<int64_t>(request.prompt.size()) + request.max_tokens)) {
+      context.Note("{}", line);
+    }
   }
   ASSIGN_OR_RETURN(const GenerationResult result, generator.Run(request, hooks));
   const int64_t tokens = std::max<int64_t>(model.decoder->spec().max_position_embeddings, generator.cache().length());

@@ -109,18 +109,19 @@ int SharedLayers(const KvGeometry& geometry) {
 
 }  // namespace
 
-std::string KvPlanText(const KvPlan& plan, const KvGeometry& geometry, int64_t context) {
-  std::string text;
+std::vector<std::string> KvPlanText(const KvPlan& plan, const KvGeometry& geometry, int64_t context) {
+  std::vector<std::string> lines;
   for (const Kind& k : Kinds(plan, geometry, context)) {
-    text += fmt::format("KV cache: {} {} layer{}: {}; {} bytes per token, {} at {} tokens\n", k.layers, k.kind, k.layers == 1 ? "" : "s",
-                        k.plan, FormatInteger(k.per_token), FormatBytes(k.bytes), FormatInteger(context));
+    lines.push_back(fmt::format("KV cache: {} {} layer{}: {}; {} bytes per token, {} at {} tokens", k.layers, k.kind, k.layers == 1 ? "" : "s",
+                        k.plan, FormatInteger(k.per_token), FormatBytes(k.bytes), FormatInteger(context)));
   }
   const int64_t bytes = KvPlanBytes(plan, geometry, context), dense = KvPlanBytes(UniformKvPlan(geometry, KvFormat{}), geometry, context);
-  text += fmt::format("KV cache: {} at {} tokens", FormatBytes(bytes), FormatInteger(context));
+  std::string text = fmt::format("KV cache: {} at {} tokens", FormatBytes(bytes), FormatInteger(context));
   if (bytes != dense) text += fmt::format(", {:.1f} % of bf16's {}", 100.0 * bytes / dense, FormatBytes(dense));
   if (const int shared = SharedLayers(geometry); shared > 0) text += fmt::format("; {} layers read another's", shared);
   if (plan.quantized_start > 0) text += fmt::format("; bf16 until it holds {} tokens", FormatInteger(plan.quantized_start));
-  return text;
+  lines.push_back(std::move(text));
+  return lines;
 }
 
 Json KvPlanJson(const KvPlan& plan, const KvGeometry& geometry, int64_t context) {

@@ -6,6 +6,7 @@
 #include <cstdint>
 #include <optional>
 #include <string>
+#include <vector>
 
 #include "base/json.h"
 #include "base/status.h"
@@ -28,7 +29,7 @@ struct KvOptions {
 };
 
 // One line per kind of layer and format, with bytes per token, and the whole at `context` positions beside bf16.
-std::string KvPlanText(const KvPlan& plan, const KvGeometry& geometry, int64_t context);
+std::vector<std::string> KvPlanText(const KvPlan& plan, const KvGeometry& geometry, int64_t context);
 Json KvPlanJson(const KvPlan& plan, const KvGeometry& geometry, int64_t context);
 
 // "4-bit", "bf16", "f32".

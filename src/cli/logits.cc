@@ -85,7 +85,9 @@ Status RunLogits(const LogitsOptions& options, const CommandContext& context) {
   progress->Begin("logits", tokens, "tokens");
   ASSIGN_OR_RETURN(const KvPlan plan, options.kv.ToPlan(*model.checkpoint, spec, options.fast ? 16 : 32));
   ASSIGN_OR_RETURN(const std::unique_ptr<KvCache> cache, model.decoder->MakeCache(plan));
-  if (options.kv.any() || context.verbose) context.Note("{}", KvPlanText(plan, cache->geometry(), tokens));
+  if (options.kv.any() || context.verbose) {
+    for (const std::string& line : KvPlanText(plan, cache->geometry(), tokens)) context.Note("{}", line);
+  }
   std::vector<float> logits;
   for (size_t done = 0; done < ids.size(); done += kChunk) {
     if (InterruptScope::flag()) return Cancelled("interrupted");

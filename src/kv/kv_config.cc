@@ -11,8 +11,8 @@ constexpr char kFormatName[] = "optiq-kv-config";
 // {"bits": .., "group_size": ..}
 StatusOr<KvFormat> ParseFormat(const Json& json, const std::string& what) {
   KvFormat format;
-  ASSIGN_OR_RETURN(const int64_t bits, RequireInt(json, "bits", 2, 16, what));
-  if (bits == 7 || (bits > 8 && bits != 16)) {
+  ASSIGN_OR_RETURN(const int64_t bits, RequireInt(json, "bits", 0, 64, what));
+  if (bits < 2 || bits == 7 || (bits > 8 && bits != 16)) {
     return InvalidArgument("{}: bits is {}; there are 2, 3, 4, 5, 6, 8 and 16 (not quantized)", what, bits);
   }
   format.bits = static_cast<int>(bits);

@@ -65,7 +65,7 @@ TEST(KvConfig, RefusesWhatCannotBeApplied) {
   };
   bad(with(R"({"layer_idx":3,"bits":4})"), "layer 3: its head size 96 is not a multiple of the group size 64");
   bad(with(R"({"layer_idx":3,"bits":7,"group_size":32})"), "layer 3: bits is 7");
-  bad(with(R"({"layer_idx":3,"bits":0})"), "bits is 0");
+  bad(with(R"({"layer_idx":3,"bits":0})"), "layer 3: bits is 0");
   bad(with(R"({"layer_idx":3,"bits":4,"group_size":48})"), "layer 3: group_size is 48");
   bad(with(R"({"layer_idx":3,"bits":"4"})"), "bits");
   bad(with(R"({"layer_idx":3,"bits":4.5})"), "bits");
