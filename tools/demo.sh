@@ -8,9 +8,9 @@ optiq=$1
 model=$(.venv/bin/python tools/fetch_model.py)
 out=build/demo/SmolLM2-135M-Instruct-optiq
 mkdir -p build/demo
-question="What is the capital of France, and what is it known for?"
-echo "== optiq convert: ${model##*/}, 5.5 bits per weight from 4, 5, 6 and 8, calibration 8 x 64 tokens, held-out 8 x 128 tokens"
-"$optiq" convert "$model" -o "$out" --overwrite --target-bpw 5.5 --candidate-bits 4,5,6,8 \
+question="What is the capital of France?"
+echo "== optiq convert: ${model##*/}, 5.0 bits per weight from 4, 5, 6 and 8, calibration 8 x 64 tokens, held-out 8 x 128 tokens"
+"$optiq" convert "$model" -o "$out" --overwrite --target-bpw 5.0 --candidate-bits 4,5,6,8 \
   --calibration-sequences 8 --calibration-length 64 \
   --heldout-sequences 8 --heldout-length 128
 echo
