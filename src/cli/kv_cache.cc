@@ -22,7 +22,7 @@ namespace {
 struct KvCacheFlags {
   std::string model, output, candidate_bits = "4,8", memory = "2GB";
   KvRecommendOptions options;
-  bool no_check = false;
+  bool no_check = false, no_calibrate = false;
 };
 
 Status Apply(KvCacheFlags* f) {
@@ -38,6 +38,7 @@ Status Apply(KvCacheFlags* f) {
     return InvalidArgument("--calibration-length {} must be larger than --score-tokens {}", o.calibration.length, o.score_tokens);
   }
   o.check = !f->no_check;
+  o.calibrate = !f->no_calibrate;
   o.heldout.sequences = o.calibration.sequences;
   o.heldout.length = o.calibration.length;
   ASSIGN_OR_RETURN(o.memory_bytes, ParseBytes(f->memory, "--memory"));
@@ -149,6 +150,7 @@ void RegisterKvCache(CLI::App& app, CommandContext* context) {
   sub->add_option("--score-tokens", o.score_tokens, "Tokens at the end of each sequence whose distributions are compared")
       ->check(CLI::Range(1, 1 << 16))
       ->capture_default_str();
+  sub->add_flag("--no-side-runs", f->no_calibrate, "Do not scale the probes by runs with all keys, or all values, at each width");
   sub->add_flag("--no-check", f->no_check, "Do not compare the result with uniform caches by real KL");
   sub->add_option("--memory", f->memory, "Bound on the probes' buffers; more passes over the model below what they need")
       ->type_name("SIZE")

@@ -54,6 +54,65 @@ Json SideJson(const std::map<int, double>& kl) {
   return json;
 }
 
+// All layers alike where their heads allow; otherwise bf16.
+KvPlan OneSidePlan(const KvGeometry& geometry, int group_size, int bits, KvFormat other, bool keys, bool values) {
+  KvPlan plan = UniformKvPlan(geometry, other);
+  for (size_t i = 0; i < geometry.size(); ++i) {
+    const int group = geometry[i].heads > 0 ? KvGroupFor(geometry[i].head_dim, group_size) : 0;
+    if (group == 0 || bits > 8) continue;
+    if (keys) plan.layers[i].keys = {bits, group};
+    if (values) plan.layers[i].values = {bits, group};
+  }
+  return plan;
+}
+
+// Factors by bits from real runs on the calibration text, for both sides.
+Status MeasureFactors(Decoder* decoder, const TokenBatch& tokens, const KvRecommendOptions& options, int64_t context, ThreadPool* pool,
+                      ProgressSink* progress, KvRecommendation* out) {
+  const KvGeometry geometry = KvGeometryOf(decoder->spec());
+  std::vector<NamedKvPlan> plans;
+  std::vector<std::pair<bool, int>> what;
+  for (bool keys : {true, false}) {
+    for (int bits : options.candidate_bits) {
+      if (bits > 8) continue;
+      plans.push_back({fmt::format("{} {}-bit", keys ? "keys" : "values", bits),
+                       OneSidePlan(geometry, options.group_size, bits, {.bits = 32}, keys, !keys)});
+      what.emplace_back(keys, bits);
+    }
+  }
+  ASSIGN_OR_RETURN(const std::vector<KvCheck> runs,
+                   EvaluateKvPlans(decoder, plans, tokens, options.score_tokens, context, pool, progress));
+  for (size_t i = 0; i < runs.size(); ++i) {
+    double sum = 0;
+    for (const KvLayerSensitivity& l : out->sensitivity.layers) {
+      const std::map<int, double>& kl = what[i].first ? l.keys : l.values;
+      if (auto it = kl.find(what[i].second); it != kl.end()) sum += std::max(0.0, it->second);
+    }
+    (what[i].first ? out->key_factor : out->value_factor)[what[i].second] = sum > 0 ? std::max(0.0, runs[i].kl) / sum : 1.0;
+  }
+  return OkStatus();
+}
+
+// The probes times the factors of their side and width.
+KvSensitivity Scaled(const KvRecommendation& r) {
+  KvSensitivity out = r.sensitivity;
+  for (KvLayerSensitivity& l : out.layers) {
+    for (bool keys : {true, false}) {
+      for (auto& [bits, kl] : keys ? l.keys : l.values) {
+        const std::map<int, double>& factors = keys ? r.key_factor : r.value_factor;
+        if (auto it = factors.find(bits); it != factors.end()) kl *= it->second;
+      }
+    }
+  }
+  return out;
+}
+
+Json FactorJson(const std::map<int, double>& factors) {
+  Json json = Json::object();
+  for (const auto& [bits, f] : factors) json[std::to_string(bits)] = f;
+  return json;
+}
+
 }  // namespace
 
 StatusOr<std::vector<KvCheck>> EvaluateKvPlans(Decoder* decoder, const std::vector<NamedKvPlan>& plans, const TokenBatch& tokens,
@@ -118,8 +177,8 @@ StatusOr<KvRecommendation> RecommendKv(const Checkpoint& checkpoint, const KvRec
   ASSIGN_OR_RETURN(out.fingerprint, checkpoint.Fingerprint());
   const int64_t most = spec.max_position_embeddings;
   out.context = options.context > 0 ? options.context : most > 0 ? std::min(most, kDefaultContext) : kDefaultContext;
-  for (int64_t length : {options.calibration.length, options.heldout.length}) {
-    if (most > 0 && length > most) return InvalidArgument("sequences of {} tokens: the model's context is {}", length, most);
+  if (most > 0 && options.calibration.length > most) {
+    return InvalidArgument("sequences of {} tokens: the model's context is {}", options.calibration.length, most);
   }
   ASSIGN_OR_RETURN(const auto tokenizer, Tokenizer::Load(checkpoint));
   ASSIGN_OR_RETURN(const auto chat_template, ChatTemplate::Load(checkpoint));
@@ -138,19 +197,25 @@ StatusOr<KvRecommendation> RecommendKv(const Checkpoint& checkpoint, const KvRec
   const KvSensitivityOptions measure{.bits = options.candidate_bits, .group_size = options.group_size,
                                      .score_tokens = options.score_tokens, .memory_bytes = options.memory_bytes};
   ASSIGN_OR_RETURN(out.sensitivity, MeasureKvSensitivity(decoder.get(), tokens, measure, pool, progress));
-  ASSIGN_OR_RETURN(out.plan, AllocateKv(geometry, out.sensitivity, options, out.context, false, &out.predicted_kl));
-  ASSIGN_OR_RETURN(out.alike, AllocateKv(geometry, out.sensitivity, options, out.context, true, &unused));
+  if (options.calibrate) RETURN_IF_ERROR(MeasureFactors(decoder.get(), tokens, options, out.context, pool, progress, &out));
+  const KvSensitivity costs = Scaled(out);
+  ASSIGN_OR_RETURN(out.plan, AllocateKv(geometry, costs, options, out.context, false, &out.predicted_kl));
+  // mlx-optiq's classes fail on 3, 5 and 6 bits at common head sizes: its file keeps to the others where they suffice.
+  KvRecommendOptions stock = options;
+  std::erase_if(stock.candidate_bits, [](int bits) { return bits == 3 || bits == 5 || bits == 6; });
+  StatusOr<KvPlan> alike = InvalidArgument("no widths");
+  if (!stock.candidate_bits.empty()) alike = AllocateKv(geometry, costs, stock, out.context, true, &unused);
+  if (!alike.ok()) alike = AllocateKv(geometry, costs, options, out.context, true, &unused);
+  ASSIGN_OR_RETURN(out.alike, std::move(alike));
   out.budget = KvBudget(geometry, options, out.context);
   if (options.check) {
-    ASSIGN_OR_RETURN(const TokenBatch heldout, LoadCalibration(*tokenizer, render, options.heldout));
+    CalibrationOptions held = options.heldout;
+    held.length = std::min(held.length, options.calibration.length);
+    ASSIGN_OR_RETURN(const TokenBatch heldout, LoadCalibration(*tokenizer, render, held));
     std::vector<NamedKvPlan> plans = {{"plan", out.plan}, {"plan, keys and values alike", out.alike}};
     for (int bits : options.candidate_bits) {
-      KvPlan uniform = UniformKvPlan(geometry, KvFormat{});
-      for (size_t i = 0; i < geometry.size(); ++i) {
-        const int group = geometry[i].heads > 0 ? KvGroupFor(geometry[i].head_dim, options.group_size) : 0;
-        if (group > 0 && bits <= 8) uniform.layers[i].keys = uniform.layers[i].values = {bits, group};
-      }
-      plans.push_back({bits > 8 ? "bf16" : fmt::format("uniform {}-bit", bits), std::move(uniform)});
+      plans.push_back({bits > 8 ? "bf16" : fmt::format("uniform {}-bit", bits),
+                       OneSidePlan(geometry, options.group_size, bits, KvFormat{}, true, true)});
     }
     ASSIGN_OR_RETURN(out.checks, EvaluateKvPlans(decoder.get(), plans, heldout, options.score_tokens, out.context, pool, progress));
     out.check_tokens = heldout.sequences * options.score_tokens;
@@ -188,9 +253,25 @@ Status WriteKvConfigs(const std::string& directory, const KvGeometry& geometry, 
     checks.push_back({{"name", c.name}, {"bytes", c.bytes}, {"kl", c.kl}, {"kl_stderr", c.kl_stderr}, {"same_top1", c.top1}});
   }
   json["measured"] = {{"tokens", r.sensitivity.tokens}, {"check_tokens", r.check_tokens}, {"shipped", r.shipped},
-                      {"predicted_kl", r.predicted_kl}, {"checks", std::move(checks)}};
+                      {"predicted_kl", r.predicted_kl}, {"key_factors", FactorJson(r.key_factor)},
+                      {"value_factors", FactorJson(r.value_factor)}, {"checks", std::move(checks)}};
   RETURN_IF_ERROR(AtomicWriteFile(directory + "/" + kKvConfigName, KvConfigToList(r.alike, geometry).dump(1) + "\n"));
   return AtomicWriteFile(directory + "/" + kKvConfigExtendedName, json.dump(1) + "\n");
+}
+
+std::string KvAdvice(const KvRecommendation& r) {
+  std::string text = fmt::format(
+      "KV cache: optiq_kv_config.json (keys and values apart) takes {:.1f} % of a bf16 cache at {} tokens, kv_config.json (mlx-optiq's "
+      "schema) {:.1f} %.",
+      100.0 * r.bytes / r.bf16_bytes, r.context, 100.0 * r.alike_bytes / r.bf16_bytes);
+  for (const KvCheck& c : r.checks) {
+    if (c.name == r.shipped) text += fmt::format(" Its KL from an f32 cache is {:.2g} ({} held-out tokens after long texts", c.kl, r.check_tokens);
+  }
+  for (const KvCheck& c : r.checks) {
+    if (c.name == "uniform 4-bit") text += fmt::format("; 4 bits everywhere: {:.2g}", c.kl);
+  }
+  if (!r.checks.empty()) text += ").";
+  return text;
 }
 
 }  // namespace optiq

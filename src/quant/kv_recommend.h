@@ -2,6 +2,7 @@
 #ifndef OPTIQ_QUANT_KV_RECOMMEND_H_
 #define OPTIQ_QUANT_KV_RECOMMEND_H_
 
+#include <map>
 #include <string>
 #include <vector>
 
@@ -24,6 +25,9 @@ struct KvRecommendOptions {
   CalibrationOptions calibration = {.sequences = 2, .length = 2048};
   CalibrationOptions heldout = {.sequences = 2, .length = 2048, .heldout = true};  // of the check
   int64_t score_tokens = 128;
+  // Scale the probes by what quantizing one side everywhere really does: a probe sees the next tokens only, not the rest of the prefix,
+  // which is computed with quantized reads too, and values suffer from that more than keys.
+  bool calibrate = true;
   bool check = true;
   uint64_t memory_bytes = 2ull << 30;
 };
@@ -41,7 +45,8 @@ struct KvRecommendation {
   std::string shipped = "plan";  // "plan", or the name of the uniform format that the check found better for no more bytes
   double predicted_kl = 0;       // sum of the single probes
   int64_t context = 0, bytes = 0, alike_bytes = 0, bf16_bytes = 0, budget = 0;
-  KvSensitivity sensitivity;
+  KvSensitivity sensitivity;                    // single probes
+  std::map<int, double> key_factor, value_factor;  // real KL of one side at some bits everywhere / sum of its probes
   std::vector<KvCheck> checks;
   int64_t check_tokens = 0;
   std::string fingerprint;
@@ -69,6 +74,9 @@ StatusOr<KvRecommendation> RecommendKv(const Checkpoint& checkpoint, const KvRec
 // Writes kv_config.json and optiq_kv_config.json into a directory.
 Status WriteKvConfigs(const std::string& directory, const KvGeometry& geometry, const KvRecommendation& recommendation,
                       const KvRecommendOptions& options);
+
+// A sentence for the model card.
+std::string KvAdvice(const KvRecommendation& recommendation);
 
 }  // namespace optiq
 
