@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <cmath>
+#include <cstdlib>
 #include <new>
 
 #include "io/atomic_file.h"
@@ -15,6 +16,7 @@ namespace {
 
 constexpr int64_t kPrefillChunk = 512, kScoreChunk = 32;
 constexpr int64_t kDefaultContext = 32768;
+constexpr double kSideRunRange = 1.5;  // bits from the target: where allocation decides
 
 // KL(softmax(a) || softmax(b)) in double.
 double Divergence(const float* a, const float* b, int64_t n, std::vector<float>* scratch) {
@@ -74,14 +76,21 @@ Status MeasureFactors(Decoder* decoder, const TokenBatch& tokens, const KvRecomm
   std::vector<std::pair<bool, int>> what;
   for (bool keys : {true, false}) {
     for (int bits : options.candidate_bits) {
-      if (bits > 8) continue;
+      if (bits > 8 || std::fabs(bits - options.target_bits) > kSideRunRange) continue;
       plans.push_back({fmt::format("{} {}-bit", keys ? "keys" : "values", bits),
                        OneSidePlan(geometry, options.group_size, bits, {.bits = 32}, keys, !keys)});
       what.emplace_back(keys, bits);
     }
   }
-  ASSIGN_OR_RETURN(const std::vector<KvCheck> runs,
-                   EvaluateKvPlans(decoder, plans, tokens, options.score_tokens, context, pool, progress));
+  if (plans.empty()) return OkStatus();
+  // Factors need two digits: products may be bf16.
+  const Products products = decoder->products();
+  decoder->set_products(Products::kBF16);
+  const StatusOr<std::vector<KvCheck>> measured =
+      EvaluateKvPlans(decoder, plans, tokens, options.score_tokens, context, pool, progress);
+  decoder->set_products(products);
+  RETURN_IF_ERROR(measured.status());
+  const std::vector<KvCheck>& runs = *measured;
   for (size_t i = 0; i < runs.size(); ++i) {
     double sum = 0;
     for (const KvLayerSensitivity& l : out->sensitivity.layers) {
@@ -100,7 +109,12 @@ KvSensitivity Scaled(const KvRecommendation& r) {
     for (bool keys : {true, false}) {
       for (auto& [bits, kl] : keys ? l.keys : l.values) {
         const std::map<int, double>& factors = keys ? r.key_factor : r.value_factor;
-        if (auto it = factors.find(bits); it != factors.end()) kl *= it->second;
+        // Widths that were not run have the factor of the nearest that was.
+        const std::pair<const int, double>* nearest = nullptr;
+        for (const auto& f : factors) {
+          if (nearest == nullptr || std::abs(f.first - bits) < std::abs(nearest->first - bits)) nearest = &f;
+        }
+        if (nearest != nullptr) kl *= nearest->second;
       }
     }
   }
@@ -214,6 +228,7 @@ StatusOr<KvRecommendation> RecommendKv(const Checkpoint& checkpoint, const KvRec
     ASSIGN_OR_RETURN(const TokenBatch heldout, LoadCalibration(*tokenizer, render, held));
     std::vector<NamedKvPlan> plans = {{"plan", out.plan}, {"plan, keys and values alike", out.alike}};
     for (int bits : options.candidate_bits) {
+      if (bits != 8 && std::fabs(bits - options.target_bits) > kSideRunRange) continue;
       plans.push_back({bits > 8 ? "bf16" : fmt::format("uniform {}-bit", bits),
                        OneSidePlan(geometry, options.group_size, bits, KvFormat{}, true, true)});
     }

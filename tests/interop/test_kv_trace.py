@@ -43,7 +43,7 @@ def schedule(rng, trim):
 
 def attend(cache, quantized, q, k, v):
     n = q.shape[2]
-    mask = cache.make_mask(n, window_size=getattr(cache, "max_size", None))
+    mask = cache.make_mask(n, return_array=False, window_size=getattr(cache, "max_size", None))
     keys, values = cache.update_and_fetch(k, v)
     if quantized:
         return quantized_scaled_dot_product_attention(q, keys, values, scale=SCALE, mask=mask, group_size=cache.group_size, bits=cache.bits)
