@@ -82,6 +82,12 @@ void Generator::Reset() {
   cached_ids_.clear();
 }
 
+void Generator::UseCache(std::unique_ptr<KvCache> cache, std::vector<int32_t> ids) {
+  OPTIQ_CHECK(cache->length() == static_cast<int64_t>(ids.size()));
+  cache_ = std::move(cache);
+  cached_ids_ = std::move(ids);
+}
+
 Status Generator::Check(const GenerationRequest& request) const {
   const DecoderSpec& spec = decoder_->spec();
   if (request.prompt.empty()) return InvalidArgument("the prompt has no tokens");
@@ -172,6 +178,7 @@ StatusOr<GenerationResult> Generator::Run(const GenerationRequest& request, cons
     result.finish = FinishReason::kCancelled;
     return result;
   }
+  if (hooks.on_prefilled) RETURN_IF_ERROR(hooks.on_prefilled(*cache_, cached_ids_));
   const int64_t context = decoder_->spec().max_position_embeddings;
   const size_t vocab = static_cast<size_t>(decoder_->spec().vocab_size);
   Sampler sampler(request.sampling);

@@ -6,6 +6,7 @@
 #include <cstdint>
 #include <functional>
 #include <memory>
+#include <span>
 #include <string>
 #include <string_view>
 #include <vector>
@@ -35,6 +36,8 @@ struct GenerationHooks {
   // Looked at between forward passes; the result is then what there is so far, with kCancelled.
   const std::atomic<bool>* cancel = nullptr;
   ProgressSink* progress = nullptr;  // of the prefill
+  // Called when the cache holds the prompt and nothing more. An error ends the generation.
+  std::function<Status(const KvCache&, std::span<const int32_t> ids)> on_prefilled;
 };
 
 enum class FinishReason {
@@ -73,8 +76,11 @@ class Generator {
   // context, unknown tokens, parameters out of range), those of Decoder::Forward, and what on_text returned.
   StatusOr<GenerationResult> Run(const GenerationRequest& request, const GenerationHooks& hooks = {});
 
-  // Drops the cache.
+  // Drops the cache's contents.
   void Reset();
+  // Goes on with another cache, which holds the keys and values of `ids` (none: an empty one).
+  void UseCache(std::unique_ptr<KvCache> cache, std::vector<int32_t> ids = {});
+  const KvCache& cache() const { return *cache_; }
 
  private:
   Status Check(const GenerationRequest& request) const;
