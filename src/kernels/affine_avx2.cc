@@ -10,7 +10,6 @@
 #include <cstring>
 
 #include "kernels/isa.h"
-#include "tensor/affine.h"
 
 #if defined(__clang__)
 #pragma clang attribute push(__attribute__((target("avx2,fma,bmi2,f16c"))), apply_to = function)
@@ -31,9 +30,19 @@ constexpr int64_t kPieceColumns = 256;
 
 int64_t RowBytes(int64_t cols, ActivationBits) { return (cols * 2 + 63) / 64 * 64; }
 
+// Where each of 32 inputs stands with 1, 2 and 4 planes.
+constexpr auto kPositions = [] {
+  struct { uint8_t of[3][32]; } t{};
+  for (int p = 0; p < 3; ++p) {
+    for (int i = 0; i < 32; ++i) t.of[p][i] = static_cast<uint8_t>(i % (1 << p) * (32 >> p) + (i >> p));
+  }
+  return t;
+}();
+
 void Quantize(const float* x, int64_t n, ActivationFormat format, std::byte* codes, float* d, float* ds) {
   const float top = format.bits == ActivationBits::k8 ? kTop8 : kTop15;
-  const int block = format.block, planes = format.planes, width = 32 / planes;
+  const int block = format.block;
+  const uint8_t* position = kPositions.of[std::countr_zero(static_cast<unsigned>(format.planes))];
   const __m256i no_sign = _mm256_set1_epi32(0x7fffffff);
   for (int64_t b = 0; b * block < n; ++b) {
     const float* in = x + b * block;
@@ -60,8 +69,7 @@ void Quantize(const float* x, int64_t n, ActivationFormat format, std::byte* cod
         alignas(32) int32_t value[8];
         _mm256_store_si256(reinterpret_cast<__m256i*>(value), v);
         for (int j = 0; j < 8; ++j) {
-          const int at = i + j;
-          out[at / 32 * 32 + (at % planes) * width + at % 32 / planes] = static_cast<int16_t>(value[j]);
+          out[(i & 32) + position[(i & 31) + j]] = static_cast<int16_t>(value[j]);
         }
       }
       alignas(32) int32_t total[8];
@@ -108,13 +116,23 @@ OPTIQ_INLINE __m256 Accumulate(__m256 y, __m256i p, __m256 s, __m256 z, float d,
   return _mm256_fmadd_ps(z, _mm256_set1_ps(ds), y);
 }
 
-// out[r] = the parameter of group g of row min(r, last).
+// Lane r: the parameter of group g of row min(r, last).
 OPTIQ_INLINE __m256 Parameters(const AffineRows& w, const std::byte* base, int64_t row, int64_t last, int64_t g) {
-  alignas(32) float out[kStrip];
-  for (int64_t i = 0; i < kStrip; ++i) {
-    out[i] = LoadFloat(w.scale_dtype, base, (row + std::min(i, last)) * w.groups() + g);
+  const int64_t groups = w.groups();
+  alignas(32) uint32_t out[kStrip];
+  if (w.scale_dtype == DType::kF32) {
+    for (int64_t i = 0; i < kStrip; ++i) std::memcpy(&out[i], base + ((row + std::min(i, last)) * groups + g) * 4, 4);
+    return _mm256_load_ps(reinterpret_cast<const float*>(out));
   }
-  return _mm256_load_ps(out);
+  for (int64_t i = 0; i < kStrip; ++i) {
+    uint16_t h;
+    std::memcpy(&h, base + ((row + std::min(i, last)) * groups + g) * 2, 2);
+    out[i] = h;
+  }
+  const __m256i h = _mm256_load_si256(reinterpret_cast<const __m256i*>(out));
+  if (w.scale_dtype == DType::kBF16) return _mm256_castsi256_ps(_mm256_slli_epi32(h, 16));
+  const __m128i packed = _mm_packus_epi32(_mm256_castsi256_si128(h), _mm256_extracti128_si256(h, 1));
+  return _mm256_cvtph_ps(packed);
 }
 
 template <int kBits>
