@@ -159,7 +159,7 @@ void RegisterConvert(CLI::App& app, CommandContext* context) {
   sub->add_flag("--no-kv-config", f->no_kv_config, "Do not measure the cache and write kv_config.json");
   sub->add_flag("--force-plan", o->force_plan, "Write the plan even when a uniform format is better at its bytes");
   sub->add_flag("--keep-towers", o->keep_towers,
-                "Keep a multimodal model's image and sound towers, in bf16, in optiq_towers.safetensors beside the text model");
+                "Keep image and sound towers, in bf16, in optiq_towers.safetensors");
   sub->add_flag("--dry-run", o->dry_run, "Measure and decide, write no model");
   sub->add_flag("--overwrite", o->overwrite, "Replace the output directory when it holds a model");
   sub->add_flag("--no-resume", f->no_resume, "Start again where a killed run left DIR.partial");
