@@ -1,11 +1,13 @@
 // optiq chat: a conversation, line by line.
 #include <unistd.h>
 
+#include <algorithm>
 #include <memory>
 #include <string>
 
 #include "cli/command.h"
 #include "cli/interrupt.h"
+#include "cli/kv_options.h"
 #include "cli/line_reader.h"
 #include "cli/model_loader.h"
 #include "cli/sampling_options.h"
@@ -21,6 +23,7 @@ struct ChatOptions {
   bool has_system = false, exact = false;
   int64_t max_tokens = 1024;
   SamplingOptions sampling;
+  KvOptions kv;
 };
 
 constexpr char kCommands[] =
@@ -41,6 +44,12 @@ class Chat {
     request_.max_tokens = options.max_tokens;
     request_.sampling = std::move(sampling);
     Reset();
+  }
+
+  Status UseKvPlan(const KvPlan& plan) {
+    ASSIGN_OR_RETURN(std::unique_ptr<KvCache> cache, model_.decoder->MakeCache(plan));
+    generator_.UseCache(std::move(cache));
+    return OkStatus();
   }
 
   Status Loop() {
@@ -169,7 +178,16 @@ Status RunChat(const ChatOptions& options, const CommandContext& context) {
   ASSIGN_OR_RETURN(SamplingParams sampling,
                    options.sampling.ToParams(model.generation, model.decoder->spec().vocab_size, options.model));
   if (sampling.temperature > 0) context.Detail("seed {}", sampling.seed);
-  return Chat(options, context, model, std::move(sampling), std::move(render)).Loop();
+  const DecoderSpec& spec = model.decoder->spec();
+  ASSIGN_OR_RETURN(const KvPlan plan, options.kv.ToPlan(*model.checkpoint, spec, options.exact ? 32 : 16));
+  if (options.kv.any() || context.verbose) {
+    for (const std::string& line : KvPlanText(plan, KvGeometryOf(spec), std::max<int64_t>(1, spec.max_position_embeddings))) {
+      context.Note("{}", line);
+    }
+  }
+  Chat chat(options, context, model, std::move(sampling), std::move(render));
+  RETURN_IF_ERROR(chat.UseKvPlan(plan));
+  return chat.Loop();
 }
 
 }  // namespace
@@ -187,6 +205,7 @@ void RegisterChat(CLI::App& app, CommandContext* context) {
       ->check(CLI::Range(int64_t{1}, int64_t{1} << 40))
       ->type_name("N");
   sub->add_flag("--exact", o->exact, "f32 arithmetic on the dequantized weights; slow");
+  o->kv.AddTo(sub, "default 16, with --exact 32");
   o->sampling.AddTo(sub);
   sub->callback([=] {
     o->has_system = system->count() > 0;

@@ -69,6 +69,7 @@ void RegisterSensitivity(CLI::App& app, CommandContext* context);
 void RegisterInspect(CLI::App& app, CommandContext* context);
 void RegisterGenerate(CLI::App& app, CommandContext* context);
 void RegisterChat(CLI::App& app, CommandContext* context);
+void RegisterKvCache(CLI::App& app, CommandContext* context);
 void RegisterLogits(CLI::App& app, CommandContext* context);
 void RegisterBench(CLI::App& app, CommandContext* context);
 

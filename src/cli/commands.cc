@@ -9,6 +9,8 @@ std::span<const Command> Commands() {
        kThreadsFlag | kJsonFlag | kTalk},
       {"sensitivity", "Measure how much each weight minds quantization", RegisterSensitivity,
        kThreadsFlag | kJsonFlag | kTalk},
+      {"kv-cache", "Measure the KV cache per layer and recommend its bits", RegisterKvCache,
+       kThreadsFlag | kJsonFlag | kTalk},
       {"generate", "Generate text after a prompt", RegisterGenerate, kThreadsFlag | kJsonFlag | kTalk},
       {"chat", "Talk with a model, line by line", RegisterChat, kThreadsFlag | kTalk},
       {"logits", "Write the logits of every position of a text to a file", RegisterLogits,

@@ -18,7 +18,7 @@ struct ConvertFlags {
   QuantFlags quant;
   std::string target_size;
   std::vector<std::string> compare;
-  bool no_eval = false, no_resume = false;
+  bool no_eval = false, no_resume = false, no_kv_config = false;
   bool has_target_bpw = false;
 };
 
@@ -99,6 +99,7 @@ Status RunConvert(ConvertFlags flags, const CommandContext& context) {
     o.compare.push_back(f);
   }
   o.evaluate = !flags.no_eval;
+  o.kv_config = !flags.no_kv_config;
   o.resume = !flags.no_resume;
   o.date = Today();
   o.version = OPTIQ_VERSION;
@@ -155,6 +156,7 @@ void RegisterConvert(CLI::App& app, CommandContext* context) {
       ->expected(1)
       ->multi_option_policy(CLI::MultiOptionPolicy::TakeAll);
   sub->add_flag("--no-eval", f->no_eval, "No comparison on held-out text");
+  sub->add_flag("--no-kv-config", f->no_kv_config, "Do not measure the cache and write kv_config.json");
   sub->add_flag("--force-plan", o->force_plan, "Write the plan even when a uniform format is better at its bytes");
   sub->add_flag("--keep-towers", o->keep_towers,
                 "Keep a multimodal model's image and sound towers, in bf16, in optiq_towers.safetensors beside the text model");

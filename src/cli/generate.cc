@@ -3,6 +3,7 @@
 
 #include <unistd.h>
 
+#include <algorithm>
 #include <cerrno>
 #include <cstring>
 #include <memory>
@@ -14,9 +15,12 @@
 #include "cli/command.h"
 #include "cli/format.h"
 #include "cli/interrupt.h"
+#include "cli/kv_options.h"
 #include "cli/model_loader.h"
 #include "cli/sampling_options.h"
 #include "cli/terminal.h"
+#include "engine/generate.h"
+#include "kv/kv_file.h"
 #include "text/ordered_json.h"
 
 namespace optiq {
@@ -24,11 +28,46 @@ namespace {
 
 struct GenerateOptions {
   std::string model, prompt, prompt_file, system, template_args;
-  bool has_prompt = false, has_prompt_file = false, has_system = false, raw = false, ignore_eos = false, exact = false;
+  bool has_prompt = false, has_prompt_file = false, has_system = false, raw = false, ignore_eos = false, exact = false, no_draft = false;
   int64_t max_tokens = 256;
   std::vector<std::string> stop;
   SamplingOptions sampling;
+  KvOptions kv;
+  std::string prompt_cache;
 };
+
+// The generator's cache: the saved one of --prompt-cache when that file is there, which decides the formats then, else an empty one by
+// the KV options, to be saved when the prompt has been read.
+Status PrepareCache(const GenerateOptions& options, const LoadedModel& model, const CommandContext& context, Generator* generator,
+                    GenerationHooks* hooks) {
+  const DecoderSpec& spec = model.decoder->spec();
+  const KvGeometry geometry = KvGeometryOf(spec);
+  std::string identity;
+  if (!options.prompt_cache.empty()) {
+    ASSIGN_OR_RETURN(identity, ModelIdentity(*model.checkpoint));
+    if (FileExists(options.prompt_cache)) {
+      if (options.kv.any()) {
+        return InvalidArgument("--prompt-cache {}: the file is there and decides the cache's formats; leave the --kv options out",
+                               options.prompt_cache);
+      }
+      ASSIGN_OR_RETURN(SavedKvCache saved, LoadKvCache(options.prompt_cache, geometry, spec.vocab_size, identity));
+      context.Note("{}: the keys and values of {} tokens", options.prompt_cache, saved.ids.size());
+      generator->UseCache(std::move(saved.cache), std::move(saved.ids));
+      return OkStatus();
+    }
+  }
+  ASSIGN_OR_RETURN(const KvPlan plan, options.kv.ToPlan(*model.checkpoint, spec, options.exact ? 32 : 16));
+  ASSIGN_OR_RETURN(std::unique_ptr<KvCache> cache, model.decoder->MakeCache(plan));
+  generator->UseCache(std::move(cache));
+  if (!options.prompt_cache.empty()) {
+    hooks->on_prefilled = [path = options.prompt_cache, identity, &context](const KvCache& full, std::span<const int32_t> ids) -> Status {
+      RETURN_IF_ERROR(SaveKvCache(path, full, ids, identity));
+      context.Note("{}: saved the keys and values of {} tokens", path, ids.size());
+      return OkStatus();
+    };
+  }
+  return OkStatus();
+}
 
 StatusOr<std::string> ReadStdin() {
   std::string text;
@@ -85,7 +124,10 @@ Json ResultJson(const GenerateOptions& options, const GenerationRequest& request
                {"prefill_tokens_per_second", result.PrefillRate()},
                {"first_token_seconds", result.first_token_seconds},
                {"decode_seconds", result.decode_seconds},
-               {"decode_tokens_per_second", result.DecodeRate()}};
+               {"decode_tokens_per_second", result.DecodeRate()},
+               {"decode_passes", result.decode_passes},
+               {"drafted_tokens", result.drafted_tokens},
+               {"accepted_draft_tokens", result.accepted_tokens}};
   if (!result.stop.empty()) json["stop"] = result.stop;
   if (result.eos_token >= 0) json["eos_token_id"] = result.eos_token;
   if (request.sampling.temperature > 0) json["seed"] = request.sampling.seed;
@@ -105,6 +147,7 @@ Status RunGenerate(const GenerateOptions& options, const CommandContext& context
   request.max_tokens = options.max_tokens;
   request.stop = options.stop;
   request.ignore_eos = options.ignore_eos;
+  request.draft = !options.no_draft;
 
   const InterruptScope interrupt;
   const std::unique_ptr<ProgressSink> progress = context.MakeProgress();
@@ -118,8 +161,26 @@ Status RunGenerate(const GenerateOptions& options, const CommandContext& context
     };
   }
   Generator generator(model.decoder.get(), model.tokenizer.get(), model.end_ids);
+  RETURN_IF_ERROR(PrepareCache(options, model, context, &generator, &hooks));
+  const int64_t model_context = model.decoder->spec().max_position_embeddings;
+  if (options.kv.any() || context.verbose) {
+    for (const std::string& line :
+         KvPlanText(generator.cache().plan(), generator.cache().geometry(),
+                    model_context > 0 ? model_context : static_cast<int64_t>(request.prompt.size()) + request.max_tokens)) {
+      context.Note("{}", line);
+    }
+  }
   ASSIGN_OR_RETURN(const GenerationResult result, generator.Run(request, hooks));
-  RETURN_IF_ERROR(context.json ? WriteJson(ResultJson(options, request, result)) : WriteStdout("\n"));
+  const int64_t tokens = std::max<int64_t>(model.decoder->spec().max_position_embeddings, generator.cache().length());
+  if (context.json) {
+    Json json = ResultJson(options, request, result);
+    json["cached_tokens"] = result.cached_tokens;
+    json["kv_cache"] = KvPlanJson(generator.cache().plan(), generator.cache().geometry(), tokens);
+    json["kv_cache"]["allocated_bytes"] = generator.cache().bytes();
+    RETURN_IF_ERROR(WriteJson(json));
+  } else {
+    RETURN_IF_ERROR(WriteStdout("\n"));
+  }
   context.Note("prompt {} tokens, {:.1f} tok/s, first token after {}; generated {} tokens, {:.1f} tok/s; finish: {}{}",
                result.prompt_tokens, result.PrefillRate(), FormatDuration(result.first_token_seconds),
                result.tokens.size(), result.DecodeRate(), FinishReasonName(result.finish),
@@ -155,7 +216,11 @@ void RegisterGenerate(CLI::App& app, CommandContext* context) {
       ->allow_extra_args(false)
       ->type_name("TEXT");
   sub->add_flag("--ignore-eos", o->ignore_eos, "Do not end at an end-of-text token");
+  sub->add_flag("--no-draft", o->no_draft, "One token per pass: no drafts from earlier repetitions (the text is the same)");
   sub->add_flag("--exact", o->exact, "f32 arithmetic on the dequantized weights; slow");
+  o->kv.AddTo(sub, "default 16, with --exact 32");
+  sub->add_option("--prompt-cache", o->prompt_cache, "Keys and values of the prompt: read when the file is there, else written to it")
+      ->type_name("FILE");
   o->sampling.AddTo(sub);
   sub->callback([=] {
     o->has_prompt = prompt->count() > 0;

@@ -9,6 +9,7 @@
 #include "cli/command.h"
 #include "cli/format.h"
 #include "cli/interrupt.h"
+#include "cli/kv_options.h"
 #include "cli/model_loader.h"
 #include "cli/terminal.h"
 #include "io/safetensors_writer.h"
@@ -20,6 +21,7 @@ constexpr size_t kChunk = 256;  // tokens per forward pass; their logits are in 
 
 struct LogitsOptions {
   std::string model, prompt, ids_file, out;
+  KvOptions kv;
   bool has_prompt = false, chat = false, exact = false, fast = false;
 };
 
@@ -81,7 +83,11 @@ Status RunLogits(const LogitsOptions& options, const CommandContext& context) {
   const InterruptScope interrupt;
   const auto progress = context.MakeProgress();
   progress->Begin("logits", tokens, "tokens");
-  const std::unique_ptr<KvCache> cache = model.decoder->MakeCache();
+  ASSIGN_OR_RETURN(const KvPlan plan, options.kv.ToPlan(*model.checkpoint, spec, options.fast ? 16 : 32));
+  ASSIGN_OR_RETURN(const std::unique_ptr<KvCache> cache, model.decoder->MakeCache(plan));
+  if (options.kv.any() || context.verbose) {
+    for (const std::string& line : KvPlanText(plan, cache->geometry(), tokens)) context.Note("{}", line);
+  }
   std::vector<float> logits;
   for (size_t done = 0; done < ids.size(); done += kChunk) {
     if (InterruptScope::flag()) return Cancelled("interrupted");
@@ -119,6 +125,7 @@ void RegisterLogits(CLI::App& app, CommandContext* context) {
   sub->add_flag("--chat", o->chat, "Put the prompt through the chat template, as a user's message")->excludes(ids);
   CLI::Option* exact = sub->add_flag("--exact", o->exact, "f32 arithmetic on the dequantized weights (the default)");
   sub->add_flag("--fast", o->fast, "The arithmetic of generate and chat")->excludes(exact);
+  o->kv.AddTo(sub, "default 32, with --fast 16");
   sub->add_option("--out", o->out, "The file to write; replaced if it is there")->type_name("FILE")->required();
   sub->callback([=] {
     o->has_prompt = prompt->count() > 0;

@@ -9,7 +9,6 @@
 #include "tensor/affine.h"
 
 namespace optiq {
-namespace {
 
 StatusOr<std::vector<int>> ParseInts(const std::string& text, const std::string& flag) {
   std::vector<int> out;
@@ -25,8 +24,6 @@ StatusOr<std::vector<int>> ParseInts(const std::string& text, const std::string&
   }
   return out;
 }
-
-}  // namespace
 
 StatusOr<uint64_t> ParseBytes(const std::string& text, const std::string& flag) {
   double value = 0;

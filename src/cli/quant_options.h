@@ -22,6 +22,9 @@ void AddQuantOptions(CLI::App* sub, ConvertOptions* options, QuantFlags* flags);
 // Parses the flags into options; errors name the flag.
 Status ApplyQuantFlags(const QuantFlags& flags, ConvertOptions* options);
 
+// "4,8": numbers without repetitions.
+StatusOr<std::vector<int>> ParseInts(const std::string& text, const std::string& flag);
+
 // "4.0GB", "76.3MB", "900000000" in decimal units.
 StatusOr<uint64_t> ParseBytes(const std::string& text, const std::string& flag);
 

@@ -106,7 +106,7 @@ TEST(KvGoldens, QuantizedCaches) {
         const int64_t words = kDim * bits / 32, groups = kDim / group;
         for (int64_t h = 0; h < kHeads; ++h) {
           for (int64_t t = 0; t < kTokens; ++t) {
-            const auto [store, slot] = entry.Locate(t);
+            const auto [store, slot, part] = entry.Locate(t);
             const KvPageLayout& layout = store->layout(side);
             uint32_t codes[kDim], packed[kDim] = {};
             uint8_t bytes[kDim];

@@ -50,6 +50,8 @@ class KvCache {
   const KvEntry* entry(int layer) const { return entries_[layer].get(); }
   // Replaces an entry by another of the same length: a probe of one layer, or what was loaded.
   void Replace(int layer, std::unique_ptr<KvEntry> entry);
+  // Frees an entry that no later layer of this pass reads. For probes.
+  void Drop(int layer) { entries_[layer].reset(); }
   // For loading: all entries have `length` positions.
   void SetLength(int64_t length) { length_ = length; }
 

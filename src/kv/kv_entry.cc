@@ -224,8 +224,7 @@ bool KvEntry::Trim(int64_t length) {
   }
   // The next query, at position `length`, sees window - 1 rows before it.
   if (ring() && Oldest() > std::max(geometry_.keep, length - (geometry_.window - 1 - geometry_.keep))) return false;
-  // Dense rows that are recent again exist no longer.
-  if (recent_ != nullptr) return false;
+  dense_from_ = recent_ != nullptr ? std::clamp<int64_t>(RecentBegin(), 0, length) : 0;
   length_ = length;
   return true;
 }
@@ -245,8 +244,8 @@ std::vector<KvEntry::Range> KvEntry::Held() const {
 }
 
 KvEntry::Location KvEntry::Locate(int64_t p) const {
-  if (p < plan_.dense_first) return {first_.get(), p};
-  if (recent_ != nullptr && p >= RecentBegin()) return {recent_.get(), p % plan_.dense_recent};
+  if (p < plan_.dense_first) return {first_.get(), p, Part::kFirst};
+  if (recent_ != nullptr && p >= RecentBegin()) return {recent_.get(), p % plan_.dense_recent, Part::kRecent};
   return {&main_, Slot(p)};
 }
 
@@ -269,9 +268,11 @@ void KvEntry::Encode(const KvEntry& other) {
   high_ = other.high_;
 }
 
-void KvEntry::SetLength(int64_t length) {
+void KvEntry::SetPlaces(int64_t length, int64_t high, int64_t dense_from) {
   Reserve(length);
-  length_ = high_ = length;
+  length_ = length;
+  high_ = high;
+  dense_from_ = dense_from;
 }
 
 int64_t KvEntry::bytes() const {

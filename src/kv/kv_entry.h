@@ -6,6 +6,7 @@
 #ifndef OPTIQ_KV_KV_ENTRY_H_
 #define OPTIQ_KV_KV_ENTRY_H_
 
+#include <algorithm>
 #include <cstdint>
 #include <memory>
 #include <vector>
@@ -47,24 +48,29 @@ class KvEntry {
   // A held position's row, widened: [heads * head_dim] each.
   void Read(int64_t position, float* keys, float* values) const;
   // Where a held position lies.
+  enum class Part { kMain, kFirst, kRecent };
   struct Location {
     const KvStore* store;
     int64_t slot;
+    Part part = Part::kMain;
   };
   Location Locate(int64_t position) const;
   // Takes over the rows of `other`, encoded by this entry's plan. This entry must be empty.
   void Encode(const KvEntry& other);
-  // For loading: marks positions [0, length) as written; the rows that are held then get their bytes through MutableLocate.
-  void SetLength(int64_t length);
+  // What a saved cache needs besides its rows; for loading they are set first and the rows written where Locate says.
+  int64_t high() const { return high_; }
+  int64_t dense_from() const { return dense_from_; }
+  void SetPlaces(int64_t length, int64_t high, int64_t dense_from);
 
   int64_t bytes() const;
 
  private:
   explicit KvEntry(const KvEntry* base);
+  void SetLength(int64_t length) { SetPlaces(length, length, 0); }
   bool ring() const { return geometry_.window > 0; }
   int64_t Slot(int64_t position) const;
   int64_t Oldest() const;  // of the positions of a ring's body that are held
-  int64_t RecentBegin() const { return length_ - plan_.dense_recent; }
+  int64_t RecentBegin() const { return std::max(length_ - plan_.dense_recent, dense_from_); }
   void AddSpans(int64_t begin, int64_t end, int64_t shift, std::vector<KvSpan>* out) const;
   void AddStoreSpans(const KvStore& store, int64_t capacity, int64_t begin, int64_t end, int64_t shift,
                      std::vector<KvSpan>* out) const;
@@ -82,6 +88,7 @@ class KvEntry {
   int64_t stage_begin_ = 0, stage_slot_ = 0;
   int64_t length_ = 0;    // positions committed
   int64_t appended_ = 0;  // rows of this pass
+  int64_t dense_from_ = 0;  // recent rows before it were quantized before a Trim made them recent again
   int64_t high_ = 0;      // the longest length the ring was written to: older rows are gone
 };
 

@@ -117,8 +117,8 @@ Status Decoder::ForwardBatch(std::span<const Input> batch, std::vector<float>* l
     return ResourceExhausted("no memory for {} tokens at position {}; use a shorter prompt", ids.size(),
                              batch.front().cache->length());
   }
-  for (float v : *logits) {
-    if (!std::isfinite(v)) return DataLoss("the model's logits are not finite: {}", DescribeDamage(weights_));
+  if (!IsFiniteRow(logits->data(), static_cast<int64_t>(logits->size()))) {
+    return DataLoss("the model's logits are not finite: {}", DescribeDamage(weights_));
   }
   return OkStatus();
 }

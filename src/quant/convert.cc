@@ -79,6 +79,7 @@ class Conversion {
     RETURN_IF_ERROR(LoadMoments());
     RETURN_IF_ERROR(Write());
     if (o_.evaluate) RETURN_IF_ERROR(Compare());
+    if (o_.kv_config) RETURN_IF_ERROR(RecommendCache());
     RETURN_IF_ERROR(WriteRecords());
     RETURN_IF_ERROR(dir_->Commit());
     return std::move(result_);
@@ -307,6 +308,28 @@ class Conversion {
       out.push_back(std::move(u));
     }
     return out;
+  }
+
+  // The written model's cache. A model whose cache cannot be quantized gets a warning and no file.
+  Status RecommendCache() {
+    return Timed("KV cache", [&]() -> Status {
+      ASSIGN_OR_RETURN(const auto written, Checkpoint::Open(dir_->path()));
+      KvRecommendOptions kv = o_.kv;
+      kv.memory_bytes = o_.memory_bytes;
+      if (in_.spec.max_position_embeddings > 0) {
+        kv.calibration.length = std::min(kv.calibration.length, in_.spec.max_position_embeddings);
+        kv.score_tokens = std::min(kv.score_tokens, kv.calibration.length / 4);
+      }
+      if (kv.score_tokens < 1) return OkStatus();
+      const StatusOr<KvRecommendation> r = RecommendKv(*written, kv, pool_, progress_);
+      if (absl::IsUnimplemented(r.status())) {
+        s_.warnings.push_back("no kv_config.json: " + Message(r.status()));
+        return OkStatus();
+      }
+      RETURN_IF_ERROR(r.status());
+      s_.kv_advice = KvAdvice(*r);
+      return WriteKvConfigs(dir_->path(), KvGeometryOf(in_.spec), *r, kv);
+    });
   }
 
   Status Compare() {

@@ -11,6 +11,7 @@
 #include "base/status.h"
 #include "base/thread_pool.h"
 #include "quant/calibration.h"
+#include "quant/kv_recommend.h"
 #include "quant/plan.h"
 #include "quant/summary.h"
 #include "quant/sweep.h"
@@ -40,6 +41,9 @@ struct ConvertOptions {
   CalibrationOptions calibration;
   CalibrationOptions heldout = {.sequences = 16, .length = 256, .heldout = true};
   bool evaluate = true;
+  bool kv_config = true;              // measure the written model's cache and add kv_config.json
+  KvRecommendOptions kv = {.target_bits = 4.5, .candidate_bits = {3, 4, 5, 6, 8}, .calibration = {.sequences = 1, .length = 1024},
+                           .heldout = {.sequences = 1, .length = 1024, .heldout = true}, .score_tokens = 128};
   std::vector<AffineFormat> compare;  // further uniform formats to show beside the result
   bool force_plan = false;            // ship the plan even when a uniform format beats it
   bool dry_run = false;               // stop before writing
