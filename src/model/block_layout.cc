@@ -130,15 +130,16 @@ std::vector<DecoderSpec::Module> DecoderSpec::QuantizableModules() const {
   std::vector<Module> out;
   out.push_back({embed_path, vocab_size, hidden_size, -1, ModuleKind::kEmbedding});
   if (per_layer_input_size > 0) {
-    out.push_back({per_layer_embed_path, vocab_size_per_layer_input, per_layer_width(), -1, ModuleKind::kPerLayerEmbedding});
+    out.push_back(
+        {per_layer_embed_path, vocab_size_per_layer_input, per_layer_width(), -1, ModuleKind::kPerLayerEmbedding});
     out.push_back({per_layer_projection_path, per_layer_width(), hidden_size, -1, ModuleKind::kPerLayerProjection});
   }
   for (int i = 0; i < num_layers(); ++i) {
     const BlockLayout layout = LayoutOf(*this, i);
     for (const LinearEntry& l : layout.linears) out.push_back({l.path, l.out, l.in, i, l.kind});
     for (const ExpertsEntry& e : layout.experts) {
-      out.push_back({e.path, e.out, e.in, i, ModuleKind::kExperts, layers[i].moe.num_experts,
-                     layers[i].moe.experts_per_token});
+      out.push_back(
+          {e.path, e.out, e.in, i, ModuleKind::kExperts, layers[i].moe.num_experts, layers[i].moe.experts_per_token});
     }
   }
   if (!tie_word_embeddings) out.push_back({head_path, vocab_size, hidden_size, num_layers(), ModuleKind::kHead});

@@ -1,4 +1,5 @@
-// All tensors of a block, listed once. Loading, the list of quantizable modules and the tensors of a converted model follow it.
+// All tensors of a block, listed once. Loading, the list of quantizable modules and the tensors of a converted model
+// follow it.
 #ifndef OPTIQ_MODEL_BLOCK_LAYOUT_H_
 #define OPTIQ_MODEL_BLOCK_LAYOUT_H_
 

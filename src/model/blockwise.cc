@@ -18,9 +18,10 @@ void Activations::CopyFrom(const Activations& other, const DecoderSpec& spec, in
   }
 }
 
-void PerLayerSource::Inputs(const DecoderSpec& spec, int layer, int64_t row0, int64_t n, float* out, ThreadPool* pool) const {
-  PerLayerInputs(spec, weights, std::span(rows).subspan(row0, n), embedded.data() + row0 * spec.hidden_size, layer, layer + 1, out,
-                 pool);
+void PerLayerSource::Inputs(const DecoderSpec& spec, int layer, int64_t row0, int64_t n, float* out,
+                            ThreadPool* pool) const {
+  PerLayerInputs(spec, weights, std::span(rows).subspan(row0, n), embedded.data() + row0 * spec.hidden_size, layer,
+                 layer + 1, out, pool);
 }
 
 PerLayerSource MakePerLayerSource(const DecoderSpec& spec, PerLayerWeights weights, std::span<const int32_t> ids,
@@ -34,8 +35,8 @@ PerLayerSource MakePerLayerSource(const DecoderSpec& spec, PerLayerWeights weigh
   return source;
 }
 
-ValueId EnterBlock(const DecoderSpec& spec, int layer, const Activations& state, const PerLayerSource& per_layer, int64_t row0,
-                   PlainFlow* flow, AlignedBuffer<float>* scratch, ThreadPool* pool) {
+ValueId EnterBlock(const DecoderSpec& spec, int layer, const Activations& state, const PerLayerSource& per_layer,
+                   int64_t row0, PlainFlow* flow, AlignedBuffer<float>* scratch, ThreadPool* pool) {
   const auto value = [&](const AlignedBuffer<float>& rows, int64_t columns) {
     const ValueId id = flow->NewValue(columns);
     std::memcpy(flow->data(id), rows.data() + row0 * columns, flow->rows() * columns * sizeof(float));

@@ -20,8 +20,8 @@ struct SharedKvRows {
 
 // Activations, or differences of them, for all tokens of a batch.
 struct Activations {
-  AlignedBuffer<float> hidden;      // [tokens, hidden_size]
-  std::map<int, SharedKvRows> kv;   // of layers that later ones read (KV sharing); for differences: absent means zeros
+  AlignedBuffer<float> hidden;     // [tokens, hidden_size]
+  std::map<int, SharedKvRows> kv;  // of layers that later ones read (KV sharing); for differences: absent means zeros
 
   // A deep copy.
   void CopyFrom(const Activations& other, const DecoderSpec& spec, int64_t tokens);
@@ -41,10 +41,10 @@ struct PerLayerSource {
 PerLayerSource MakePerLayerSource(const DecoderSpec& spec, PerLayerWeights weights, std::span<const int32_t> ids,
                                   const float* hidden);
 
-// Gives `flow` the values a block starts from, tokens [row0, row0 + flow->rows()): the input's id is returned; keys and values that
-// the block reads come next; the per-layer input is computed into *scratch, which must outlive the block.
-ValueId EnterBlock(const DecoderSpec& spec, int layer, const Activations& state, const PerLayerSource& per_layer, int64_t row0,
-                   PlainFlow* flow, AlignedBuffer<float>* scratch, ThreadPool* pool);
+// Gives `flow` the values a block starts from, tokens [row0, row0 + flow->rows()): the input's id is returned; keys and
+// values that the block reads come next; the per-layer input is computed into *scratch, which must outlive the block.
+ValueId EnterBlock(const DecoderSpec& spec, int layer, const Activations& state, const PerLayerSource& per_layer,
+                   int64_t row0, PlainFlow* flow, AlignedBuffer<float>* scratch, ThreadPool* pool);
 // Takes the block's output y, and keys and values that are read later, into `state` of `tokens` tokens.
 void LeaveBlock(const DecoderSpec& spec, int layer, const PlainFlow& flow, ValueId y, int64_t row0, int64_t tokens,
                 Activations* state);

@@ -63,9 +63,12 @@ StatusOr<ExpertWeights> LoadOneByOne(const Checkpoint& checkpoint, const LayerSp
 
 const char* ExpertLayoutName(ExpertLayout layout) {
   switch (layout) {
-    case ExpertLayout::kStacked: return "stacked [experts, out, in]";
-    case ExpertLayout::kFusedGateUp: return "fused gate_up_proj";
-    case ExpertLayout::kOneByOne: return "one tensor per expert";
+    case ExpertLayout::kStacked:
+      return "stacked [experts, out, in]";
+    case ExpertLayout::kFusedGateUp:
+      return "fused gate_up_proj";
+    case ExpertLayout::kOneByOne:
+      return "one tensor per expert";
   }
   return "unknown";
 }
@@ -75,7 +78,8 @@ StatusOr<ExpertLayout> FindExpertLayout(const Checkpoint& checkpoint, const Laye
   bool stacked = false, one = false;
   for (const char* p : {"gate_proj", "up_proj", "down_proj"}) {
     stacked |= checkpoint.Find(fmt::format("{}{}.{}.weight", l.prefix, l.names.experts, p)) != nullptr;
-    one |= checkpoint.Find(OneName(l, 0, p) + ".weight") != nullptr || checkpoint.Find(OneName(l, 1, p) + ".weight") != nullptr;
+    one |= checkpoint.Find(OneName(l, 0, p) + ".weight") != nullptr ||
+           checkpoint.Find(OneName(l, 1, p) + ".weight") != nullptr;
   }
   const bool fused = checkpoint.Find(l.prefix + l.names.hf_experts + ".gate_up_proj") != nullptr ||
                      checkpoint.Find(l.prefix + l.names.hf_experts + ".down_proj") != nullptr;
@@ -88,7 +92,8 @@ StatusOr<ExpertLayout> FindExpertLayout(const Checkpoint& checkpoint, const Laye
   if (fused) return ExpertLayout::kFusedGateUp;
   if (one) return ExpertLayout::kOneByOne;
   return NotFound("{}: no experts: neither '{}{}.gate_proj.weight' nor '{}{}.gate_up_proj' nor '{}.weight' is there",
-                  checkpoint.path(), l.prefix, l.names.experts, l.prefix, l.names.hf_experts, OneName(l, 0, "gate_proj"));
+                  checkpoint.path(), l.prefix, l.names.experts, l.prefix, l.names.hf_experts,
+                  OneName(l, 0, "gate_proj"));
 }
 
 StatusOr<ExpertWeights> LoadExperts(const Checkpoint& checkpoint, const LayerSpec& layer, const ExpertsEntry& entry) {
@@ -98,9 +103,12 @@ StatusOr<ExpertWeights> LoadExperts(const Checkpoint& checkpoint, const LayerSpe
   out.out = entry.out;
   out.in = entry.in;
   switch (layout) {
-    case ExpertLayout::kStacked: return LoadStacked(checkpoint, layer, std::move(out));
-    case ExpertLayout::kFusedGateUp: return LoadFused(checkpoint, layer, entry.projection, std::move(out));
-    case ExpertLayout::kOneByOne: return LoadOneByOne(checkpoint, layer, entry.projection, std::move(out));
+    case ExpertLayout::kStacked:
+      return LoadStacked(checkpoint, layer, std::move(out));
+    case ExpertLayout::kFusedGateUp:
+      return LoadFused(checkpoint, layer, entry.projection, std::move(out));
+    case ExpertLayout::kOneByOne:
+      return LoadOneByOne(checkpoint, layer, entry.projection, std::move(out));
   }
   return Internal("no such layout");
 }

@@ -14,13 +14,14 @@ namespace optiq {
 
 enum class ExpertLayout {
   kStacked,      // mlx-lm: <experts>.gate_proj.weight [experts, out, in], dense or quantized
-  kFusedGateUp,  // transformers 5: <hf_experts>.gate_up_proj [experts, 2 out, in] (gate rows first), .down_proj; bare parameters
+  kFusedGateUp,  // transformers 5: <hf_experts>.gate_up_proj [experts, 2 out, in] (gate rows first), .down_proj; bare
+                 // parameters
   kOneByOne,     // transformers 4: <hf_experts>.N.gate_proj.weight
 };
 const char* ExpertLayoutName(ExpertLayout layout);
 
-// Identifies the layout from the tensors. kNotFound when there are none, kDataLoss when two are mixed or the number of experts is
-// not the config's.
+// Identifies the layout from the tensors. kNotFound when there are none, kDataLoss when two are mixed or the number of
+// experts is not the config's.
 StatusOr<ExpertLayout> FindExpertLayout(const Checkpoint& checkpoint, const LayerSpec& layer);
 
 // One projection of all experts. Errors name the tensor.

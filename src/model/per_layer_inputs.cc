@@ -9,8 +9,8 @@
 
 namespace optiq {
 
-void PerLayerInputs(const DecoderSpec& spec, const PerLayerWeights& w, std::span<const int32_t> ids, const float* h, int first,
-                    int last, float* out, ThreadPool* pool, Products products) {
+void PerLayerInputs(const DecoderSpec& spec, const PerLayerWeights& w, std::span<const int32_t> ids, const float* h,
+                    int first, int last, float* out, ThreadPool* pool, Products products) {
   const int64_t p = spec.per_layer_input_size, d = spec.hidden_size, width = (last - first) * p;
   const int64_t n = static_cast<int64_t>(ids.size());
   Linear(h, n, d, RowSlice(w.projection.matrix, first * p, last * p), nullptr, out, width, pool, products);

@@ -11,9 +11,8 @@ void ChooseExperts(const float* logits, const MoeSpec& spec, int32_t* experts) {
   order.resize(spec.num_experts);
   std::iota(order.begin(), order.end(), 0);
   const auto k = order.begin() + spec.experts_per_token;
-  std::partial_sort(order.begin(), k, order.end(), [&](int32_t a, int32_t b) {
-    return logits[a] > logits[b] || (logits[a] == logits[b] && a < b);
-  });
+  std::partial_sort(order.begin(), k, order.end(),
+                    [&](int32_t a, int32_t b) { return logits[a] > logits[b] || (logits[a] == logits[b] && a < b); });
   std::copy(order.begin(), k, experts);
   std::sort(experts, experts + spec.experts_per_token);
 }

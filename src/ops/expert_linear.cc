@@ -36,7 +36,8 @@ void ExpertLinear(const float* x, int64_t ldx, std::span<const ExpertPair> pairs
   const Groups groups = GroupByExpert(pairs, experts.size());
   const int64_t in = experts[0].cols, out = experts[0].rows;
   // One row through several experts (decoding): one parallel region for all.
-  const bool one_row = std::all_of(pairs.begin(), pairs.end(), [&](const ExpertPair& p) { return p.in_row == pairs[0].in_row; });
+  const bool one_row =
+      std::all_of(pairs.begin(), pairs.end(), [&](const ExpertPair& p) { return p.in_row == pairs[0].in_row; });
   if (one_row && options.output == ExpertOutput::kStore && !options.fixed_order) {
     std::vector<LinearProduct> all;
     for (const ExpertPair& p : pairs) all.push_back({.w = &experts[p.expert], .y = y + p.out_row * ldy, .ldy = ldy});
@@ -50,7 +51,8 @@ void ExpertLinear(const float* x, int64_t ldx, std::span<const ExpertPair> pairs
     const ExpertPair* const* pair = groups.order.data() + first;
     const bool store = options.output == ExpertOutput::kStore;
     if (m == 1 && store && !options.fixed_order) {
-      Linear(x + pair[0]->in_row * ldx, 1, ldx, experts[e], nullptr, y + pair[0]->out_row * ldy, ldy, pool, options.products);
+      Linear(x + pair[0]->in_row * ldx, 1, ldx, experts[e], nullptr, y + pair[0]->out_row * ldy, ldy, pool,
+             options.products);
       continue;
     }
     // Few rows take another kernel, with another order of additions; rows of zeros lead all to the same one.

@@ -22,12 +22,13 @@ enum class ExpertOutput { kStore, kAccumulate };
 struct ExpertLinearOptions {
   Products products = Products::kF32;
   ExpertOutput output = ExpertOutput::kStore;
-  // Every product by the same chain of additions, however many rows chose an expert: f(x) of a row does not depend on the others.
+  // Every product by the same chain of additions, however many rows chose an expert: f(x) of a row does not depend on
+  // the others.
   bool fixed_order = false;
 };
 
-// x, y: f32 with row strides ldx, ldy; `experts` are matrices of equal shape. Pairs of one expert must have different out_rows.
-// Sums over experts run in ascending order of expert.
+// x, y: f32 with row strides ldx, ldy; `experts` are matrices of equal shape. Pairs of one expert must have different
+// out_rows. Sums over experts run in ascending order of expert.
 void ExpertLinear(const float* x, int64_t ldx, std::span<const ExpertPair> pairs, std::span<const WeightMatrix> experts,
                   float* y, int64_t ldy, ThreadPool* pool, const ExpertLinearOptions& options = {});
 

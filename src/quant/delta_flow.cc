@@ -64,7 +64,8 @@ void DeltaFlow::ForRows(Fn fn) {
   constexpr int64_t kChunk = 16;
   const int64_t total = streams_ * rows_;
   pool_->ParallelFor(DivUp(total, kChunk), [&](int64_t task, int) {
-    for (int64_t r = task * kChunk; r < std::min(total, (task + 1) * kChunk); ++r) fn(r % rows_, r, positions_[r % rows_]);
+    for (int64_t r = task * kChunk; r < std::min(total, (task + 1) * kChunk); ++r)
+      fn(r % rows_, r, positions_[r % rows_]);
   });
 }
 
@@ -97,8 +98,8 @@ ValueId DeltaFlow::Linear(ValueId x, const LinearWeights& w) {
     optiq::Linear(data(x), streams_ * rows_, in, w.matrix, nullptr, data(y), out, pool_, products_);
     return y;
   }
-  // The probe: encoded weights times the full input, minus the reference output. Same kernel, same order of additions as the
-  // reference's, so equal weights give exactly zero.
+  // The probe: encoded weights times the full input, minus the reference output. Same kernel, same order of additions
+  // as the reference's, so equal weights give exactly zero.
   OPTIQ_CHECK(is_zero(x) && streams_ == 1);
   optiq::Linear(tape_.data(x), rows_, in, probe_[0], w.bias_data(), data(y), out, pool_);
   ForRows([&](int64_t t, int64_t r, int64_t) {
@@ -188,7 +189,8 @@ ValueId DeltaFlow::AttendOver(ValueId q, ValueId k, ValueId v, const AttentionSp
     }
   }
   Attention(calls, ShapeOf(spec), pool_);
-  ForRows([&](int64_t t, int64_t r, int64_t) { SubRow(data(y) + r * nq, tape_.data(y) + t * nq, nq, data(y) + r * nq); });
+  ForRows(
+      [&](int64_t t, int64_t r, int64_t) { SubRow(data(y) + r * nq, tape_.data(y) + t * nq, nq, data(y) + r * nq); });
   return y;
 }
 
@@ -274,8 +276,8 @@ ValueId DeltaFlow::ShortConv(ValueId bcx, const BlockWeights& w, const ShortConv
   float* out = data(y);
   pool_->ParallelFor(streams_ * count, [&](int64_t task, int) {
     const int64_t row = task / count * rows_ + first[task % count];
-    ShortConvRows(full.data() + row * n, segments_[task % count].rows, d, w.conv, w.conv_bias, spec.kernel, nullptr, out + row * d,
-                  nullptr);
+    ShortConvRows(full.data() + row * n, segments_[task % count].rows, d, w.conv, w.conv_bias, spec.kernel, nullptr,
+                  out + row * d, nullptr);
   });
   ForRows([&](int64_t t, int64_t r, int64_t) { SubRow(out + r * d, tape_.data(y) + t * d, d, out + r * d); });
   return y;
@@ -335,10 +337,13 @@ ValueId DeltaFlow::ExpertLinear(ValueId x, ValueId routing, const ExpertWeights&
   if (probed) {
     OPTIQ_CHECK(is_zero(x) && own.empty() && streams_ == 1);
     std::vector<ExpertPair> pairs(reference.size());
-    for (size_t i = 0; i < pairs.size(); ++i) pairs[i] = {reference[i], static_cast<int64_t>(i) / k, static_cast<int64_t>(i)};
+    for (size_t i = 0; i < pairs.size(); ++i)
+      pairs[i] = {reference[i], static_cast<int64_t>(i) / k, static_cast<int64_t>(i)};
     optiq::ExpertLinear(tape_.data(x), in, pairs, probe_, to, out, pool_, {.fixed_order = true});
     flops_ += 2.0 * pairs.size() * out * in;
-    ForRows([&](int64_t t, int64_t r, int64_t) { SubRow(to + r * k * out, tape_.data(y) + t * k * out, k * out, to + r * k * out); });
+    ForRows([&](int64_t t, int64_t r, int64_t) {
+      SubRow(to + r * k * out, tape_.data(y) + t * k * out, k * out, to + r * k * out);
+    });
     return y;
   }
   std::vector<ExpertPair> same, moved;
@@ -400,7 +405,8 @@ ValueId DeltaFlow::ExpertSum(ValueId slots, ValueId routing, const ExpertWeights
   if (probed) {
     OPTIQ_CHECK(is_zero(slots) && own.empty() && streams_ == 1);
     std::vector<ExpertPair> pairs(reference.size());
-    for (size_t i = 0; i < pairs.size(); ++i) pairs[i] = {reference[i], static_cast<int64_t>(i), static_cast<int64_t>(i) / k};
+    for (size_t i = 0; i < pairs.size(); ++i)
+      pairs[i] = {reference[i], static_cast<int64_t>(i), static_cast<int64_t>(i) / k};
     optiq::ExpertLinear(tape_.data(slots), in, pairs, probe_, to, out, pool_,
                         {.output = ExpertOutput::kAccumulate, .fixed_order = true});
     flops_ += 2.0 * pairs.size() * out * in;

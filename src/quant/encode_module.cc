@@ -5,7 +5,8 @@
 
 namespace optiq {
 
-std::vector<AffineFormat> CandidatesFor(const DecoderSpec::Module& module, const std::vector<AffineFormat>& candidates) {
+std::vector<AffineFormat> CandidatesFor(const DecoderSpec::Module& module,
+                                        const std::vector<AffineFormat>& candidates) {
   std::vector<AffineFormat> out;
   if (module.kind == DecoderSpec::ModuleKind::kRouter) {
     for (int group : {64, 32}) {
@@ -25,24 +26,26 @@ std::vector<WeightMatrix> ViewsOf(const EncodedModule& encoded, const std::strin
   return out;
 }
 
-StatusOr<EncodedModule> EncodeModule(std::span<const WeightMatrix> parts, AffineFormat format, const std::string& encoder,
-                                     const InputMoments& moments, ThreadPool* pool) {
+StatusOr<EncodedModule> EncodeModule(std::span<const WeightMatrix> parts, AffineFormat format,
+                                     const std::string& encoder, const InputMoments& moments, ThreadPool* pool) {
   EncodedModule out;
   for (size_t i = 0; i < parts.size(); ++i) {
     const int expert = parts.size() > 1 ? static_cast<int>(i) : -1;
-    ASSIGN_OR_RETURN(AffineMatrix m, EncodeMatrix(parts[i], format, encoder, moments.OfPart(parts[i].path, expert, parts[i].cols), pool));
+    ASSIGN_OR_RETURN(AffineMatrix m, EncodeMatrix(parts[i], format, encoder,
+                                                  moments.OfPart(parts[i].path, expert, parts[i].cols), pool));
     out.push_back(std::move(m));
   }
   return out;
 }
 
-ModuleError ErrorOfModule(std::span<const WeightMatrix> parts, const EncodedModule& encoded, const InputMoments& moments,
-                          ThreadPool* pool) {
+ModuleError ErrorOfModule(std::span<const WeightMatrix> parts, const EncodedModule& encoded,
+                          const InputMoments& moments, ThreadPool* pool) {
   ModuleError out;
   double error = 0, total = 0;
   for (size_t i = 0; i < parts.size(); ++i) {
     const int expert = parts.size() > 1 ? static_cast<int>(i) : -1;
-    const OutputError e = OutputErrorOf(parts[i], encoded[i], moments.OfPart(parts[i].path, expert, parts[i].cols), pool);
+    const OutputError e =
+        OutputErrorOf(parts[i], encoded[i], moments.OfPart(parts[i].path, expert, parts[i].cols), pool);
     out.shares.push_back(e.error);
     error += e.error;
     total += e.total;

@@ -18,27 +18,28 @@
 
 namespace optiq {
 
-// The formats a module may have: `candidates` whose groups divide its inputs. Routers have one, 8 bits as mlx-lm gives them, or none
-// when their inputs do not divide: a wrong expert costs more than their few weights.
+// The formats a module may have: `candidates` whose groups divide its inputs. Routers have one, 8 bits as mlx-lm gives
+// them, or none when their inputs do not divide: a wrong expert costs more than their few weights.
 std::vector<AffineFormat> CandidatesFor(const DecoderSpec::Module& module, const std::vector<AffineFormat>& candidates);
 
 // Encoded part by part: one per expert, else one.
 using EncodedModule = std::vector<AffineMatrix>;
 std::vector<WeightMatrix> ViewsOf(const EncodedModule& encoded, const std::string& path);
 
-StatusOr<EncodedModule> EncodeModule(std::span<const WeightMatrix> parts, AffineFormat format, const std::string& encoder,
-                                     const InputMoments& moments, ThreadPool* pool);
+StatusOr<EncodedModule> EncodeModule(std::span<const WeightMatrix> parts, AffineFormat format,
+                                     const std::string& encoder, const InputMoments& moments, ThreadPool* pool);
 
-// The relative output error of all parts together, and each part's share of it (sums to 1; empty when there is no error).
+// The relative output error of all parts together, and each part's share of it (sums to 1; empty when there is no
+// error).
 struct ModuleError {
   double relative = 0;
   std::vector<double> shares;
 };
-ModuleError ErrorOfModule(std::span<const WeightMatrix> parts, const EncodedModule& encoded, const InputMoments& moments,
-                          ThreadPool* pool);
+ModuleError ErrorOfModule(std::span<const WeightMatrix> parts, const EncodedModule& encoded,
+                          const InputMoments& moments, ThreadPool* pool);
 
-// Calls fn(rows, first_row, expert) for slices of the parts of at most max_weights weights (at least a row), in order; expert is -1 when
-// the module is not a stack. Slices encode independently: groups lie within rows.
+// Calls fn(rows, first_row, expert) for slices of the parts of at most max_weights weights (at least a row), in order;
+// expert is -1 when the module is not a stack. Slices encode independently: groups lie within rows.
 Status ForEachSlice(std::span<const WeightMatrix> parts, bool stacked, int64_t max_weights,
                     const std::function<Status(const WeightMatrix& rows, int expert)>& fn);
 
@@ -46,8 +47,8 @@ Status ForEachSlice(std::span<const WeightMatrix> parts, bool stacked, int64_t m
 Status EncodeBlock(const Plan& plan, const InputMoments& moments, ThreadPool* pool, BlockWeights* weights,
                    std::deque<AffineMatrix>* owned);
 
-// Some rows of a matrix, copied; `rows` holds, for every id, its row in the copy. For embedding tables that are too large to encode
-// when only the rows of some tokens matter.
+// Some rows of a matrix, copied; `rows` holds, for every id, its row in the copy. For embedding tables that are too
+// large to encode when only the rows of some tokens matter.
 struct GatheredRows {
   std::vector<std::byte> bytes[3];
   WeightMatrix matrix;  // views on bytes

@@ -56,7 +56,8 @@ std::string UnreachedExpertsWarning(const SensitivityTable& table) {
   }
   if (unreached == 0) return "";
   return fmt::format(
-      "the calibration text reached no token at {} of {} experts, in {} layers ({}); their errors count as the average of the "
+      "the calibration text reached no token at {} of {} experts, in {} layers ({}); their errors count as the average "
+      "of the "
       "reached ones, and their KL was not measured: more --calibration-sequences reach more",
       unreached, all, layers, first);
 }
@@ -66,17 +67,21 @@ std::string ExpertsHtml(const SensitivityTable& table) {
   if (all.empty()) return "";
   std::string rows;
   for (const ExpertStats& s : all) {
-    rows += fmt::format("<tr><td>{}</td><td class=\"n\">{}</td><td class=\"n\">{}</td><td class=\"n\">{}–{}</td>", EscapeHtml(s.path),
-                        s.experts, s.unreached.size(), s.least_tokens, s.most_tokens);
+    rows += fmt::format("<tr><td>{}</td><td class=\"n\">{}</td><td class=\"n\">{}</td><td class=\"n\">{}–{}</td>",
+                        EscapeHtml(s.path), s.experts, s.unreached.size(), s.least_tokens, s.most_tokens);
     rows += s.largest_share_expert < 0 ? "<td class=\"n\">–</td></tr>\n"
-                                       : fmt::format("<td class=\"n\">{:.1f} % (expert {})</td></tr>\n", 100 * s.largest_share,
-                                                     s.largest_share_expert);
+                                       : fmt::format("<td class=\"n\">{:.1f} % (expert {})</td></tr>\n",
+                                                     100 * s.largest_share, s.largest_share_expert);
   }
   return fmt::format(
-      "<section><h2>Experts</h2>\n<p class=\"note\">Every stacked projection has one width for all its experts. Tokens of the "
-      "calibration text that the reached experts got, and the expert with the largest share of the projection's error. An expert "
-      "that no token reached was not measured; it counts as the average of the others.</p>\n<div class=\"scroll\"><table><thead><tr>"
-      "<th>Projection</th><th class=\"n\">Experts</th><th class=\"n\">Not reached</th><th class=\"n\">Tokens per expert</th>"
+      "<section><h2>Experts</h2>\n<p class=\"note\">Every stacked projection has one width for all its experts. Tokens "
+      "of the "
+      "calibration text that the reached experts got, and the expert with the largest share of the projection's error. "
+      "An expert "
+      "that no token reached was not measured; it counts as the average of the others.</p>\n<div "
+      "class=\"scroll\"><table><thead><tr>"
+      "<th>Projection</th><th class=\"n\">Experts</th><th class=\"n\">Not reached</th><th class=\"n\">Tokens per "
+      "expert</th>"
       "<th class=\"n\">Largest share of the error</th></tr></thead><tbody>\n{}</tbody></table></div></section>\n",
       rows);
 }

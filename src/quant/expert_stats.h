@@ -14,9 +14,9 @@ namespace optiq {
 struct ExpertStats {
   std::string path;
   int64_t experts = 0;
-  std::vector<int64_t> unreached;                 // experts that no token was routed to
-  int64_t most_tokens = 0, least_tokens = 0;      // of the experts that were reached
-  double largest_share = 0;                       // of the output error
+  std::vector<int64_t> unreached;             // experts that no token was routed to
+  int64_t most_tokens = 0, least_tokens = 0;  // of the experts that were reached
+  double largest_share = 0;                   // of the output error
   int64_t largest_share_expert = -1;
 };
 

@@ -8,8 +8,11 @@ namespace {
 SensitivityTable Table() {
   SensitivityTable t;
   t.fingerprint = "f";
-  SensitivityItem dense{.path = "model.layers.0.self_attn.q_proj", .shape = {64, 64}, .options = {{.format = {4, 64}, .bytes = 1}}};
-  SensitivityItem gate{.path = "model.layers.0.mlp.switch_mlp.gate_proj", .shape = {4, 64, 64}, .options = {{.format = {4, 64}, .bytes = 1}}};
+  SensitivityItem dense{
+      .path = "model.layers.0.self_attn.q_proj", .shape = {64, 64}, .options = {{.format = {4, 64}, .bytes = 1}}};
+  SensitivityItem gate{.path = "model.layers.0.mlp.switch_mlp.gate_proj",
+                       .shape = {4, 64, 64},
+                       .options = {{.format = {4, 64}, .bytes = 1}}};
   gate.expert_tokens = {10, 0, 3, 0};
   gate.expert_error_shares = {0.25, 0, 0.75, 0};
   SensitivityItem down = gate;

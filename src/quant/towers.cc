@@ -24,7 +24,8 @@ Status AppendBf16(const StoredTensor& t, const std::string& name, SafetensorsWri
     values.resize((end - r) * t.cols());
     ReadRows(t, r, end, values.data());
     bytes.resize(values.size() * 2);
-    for (size_t i = 0; i < values.size(); ++i) StoreFloat(DType::kBF16, bytes.data(), static_cast<int64_t>(i), values[i]);
+    for (size_t i = 0; i < values.size(); ++i)
+      StoreFloat(DType::kBF16, bytes.data(), static_cast<int64_t>(i), values[i]);
     RETURN_IF_ERROR(writer->Append(name, bytes));
   }
   return OkStatus();

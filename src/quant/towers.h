@@ -18,8 +18,8 @@ bool HasTowers(const Checkpoint& checkpoint, const DecoderSpec& spec);
 // Keys and values of layers that read another layer's: checkpoints carry them, no implementation uses them.
 bool IsSharedKvTensor(const DecoderSpec& spec, const std::string& name);
 
-// Writes all tower tensors to <dir>/optiq_towers.safetensors: floats as bf16, without the leading "model.", and the configs of the towers
-// to the metadata ("vision_config", "audio_config").
+// Writes all tower tensors to <dir>/optiq_towers.safetensors: floats as bf16, without the leading "model.", and the
+// configs of the towers to the metadata ("vision_config", "audio_config").
 Status WriteTowers(const Checkpoint& checkpoint, const DecoderSpec& spec, const std::string& dir);
 
 }  // namespace optiq

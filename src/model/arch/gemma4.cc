@@ -1,6 +1,7 @@
-// gemma4 (transformers: models/gemma4/modeling_gemma4.py): sliding and full layers with head sizes and ropes of their own, norms on
-// the heads of q, k and v, attention scale 1, values equal to keys on full layers (attention_k_eq_v), tail layers that read the keys
-// and values of an earlier layer (num_kv_shared_layers), per-layer embeddings, experts beside the MLP, a scalar per layer, softcap.
+// gemma4 (transformers: models/gemma4/modeling_gemma4.py): sliding and full layers with head sizes and ropes of their
+// own, norms on the heads of q, k and v, attention scale 1, values equal to keys on full layers (attention_k_eq_v),
+// tail layers that read the keys and values of an earlier layer (num_kv_shared_layers), per-layer embeddings, experts
+// beside the MLP, a scalar per layer, softcap.
 #include <algorithm>
 #include <cmath>
 
@@ -44,8 +45,9 @@ Status ShareKeysAndValues(ConfigFields* c, const std::vector<bool>& sliding, int
     int donor = first_shared - 1;
     while (donor >= 0 && sliding[donor] != sliding[i]) --donor;
     if (donor < 0) {
-      return InvalidArgument("{}: num_kv_shared_layers: layer {} is to share keys and values, but no {} layer before layer {} has its own",
-                             c->what(), i, sliding[i] ? "sliding_attention" : "full_attention", first_shared);
+      return InvalidArgument(
+          "{}: num_kv_shared_layers: layer {} is to share keys and values, but no {} layer before layer {} has its own",
+          c->what(), i, sliding[i] ? "sliding_attention" : "full_attention", first_shared);
     }
     AttentionSpec& a = spec->layers[i].attention;
     AttentionSpec& from = spec->layers[donor].attention;
@@ -104,8 +106,8 @@ StatusOr<DecoderSpec> ParseGemma4Text(ConfigFields* c) {
   spec.per_layer_input_size = c->Int("hidden_size_per_layer_input", 0, limits::kWidth, 256);
   spec.vocab_size_per_layer_input = c->Int("vocab_size_per_layer_input", 1, limits::kVocab, spec.vocab_size);
   if (spec.per_layer_input_size > 0 && spec.vocab_size_per_layer_input < spec.vocab_size) {
-    c->Fail("vocab_size_per_layer_input",
-            fmt::format("is {}; tokens up to vocab_size {} need a row", spec.vocab_size_per_layer_input, spec.vocab_size));
+    c->Fail("vocab_size_per_layer_input", fmt::format("is {}; tokens up to vocab_size {} need a row",
+                                                      spec.vocab_size_per_layer_input, spec.vocab_size));
   }
   spec.embedding_scale = std::sqrt(static_cast<float>(spec.hidden_size));
   spec.final_logit_softcapping = static_cast<float>(c->Number("final_logit_softcapping", 1e-3, 1e6, 0));

@@ -1,5 +1,5 @@
-// lfm2 (transformers: models/lfm2/modeling_lfm2.py): gated short convolutions, and attention with norms on q and k in the layers that
-// layer_types (or full_attn_idxs) names.
+// lfm2 (transformers: models/lfm2/modeling_lfm2.py): gated short convolutions, and attention with norms on q and k in
+// the layers that layer_types (or full_attn_idxs) names.
 #include <algorithm>
 
 #include "model/arch/families.h"
@@ -10,7 +10,8 @@ namespace {
 
 // The MLP's width: given, or two thirds of block_ff_dim rounded up to a multiple.
 int64_t FeedForwardWidth(ConfigFields* c) {
-  int64_t width = c->Has("block_ff_dim") ? c->Int("block_ff_dim", 1, limits::kWidth) : c->Int("intermediate_size", 1, limits::kWidth);
+  int64_t width = c->Has("block_ff_dim") ? c->Int("block_ff_dim", 1, limits::kWidth)
+                                         : c->Int("intermediate_size", 1, limits::kWidth);
   if (!c->Bool("block_auto_adjust_ff_dim", true)) return width;
   width = 2 * width / 3;
   width = static_cast<int64_t>(c->Number("block_ffn_dim_multiplier", 1e-3, 1e3, 1) * static_cast<double>(width));

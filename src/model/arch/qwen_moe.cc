@@ -1,5 +1,6 @@
-// qwen2_moe and qwen3_moe (transformers: models/qwen2_moe/modeling_qwen2_moe.py, models/qwen3_moe/modeling_qwen3_moe.py): qwen2 and
-// qwen3 with experts in place of the MLP in some or all layers; qwen2_moe adds an expert that all tokens pass, behind a gate.
+// qwen2_moe and qwen3_moe (transformers: models/qwen2_moe/modeling_qwen2_moe.py,
+// models/qwen3_moe/modeling_qwen3_moe.py): qwen2 and qwen3 with experts in place of the MLP in some or all layers;
+// qwen2_moe adds an expert that all tokens pass, behind a gate.
 #include <algorithm>
 
 #include "model/arch/families.h"
@@ -17,7 +18,8 @@ StatusOr<DecoderSpec> AddExperts(ConfigFields* c, DecoderSpec spec, bool shared_
   moe.renormalize = c->Bool("norm_topk_prob", renormalize_by_default);
   if (shared_expert) moe.shared_expert_intermediate_size = c->Int("shared_expert_intermediate_size", 1, limits::kWidth);
   if (moe.experts_per_token > moe.num_experts) {
-    c->Fail("num_experts_per_tok", fmt::format("is {}, more than num_experts {}", moe.experts_per_token, moe.num_experts));
+    c->Fail("num_experts_per_tok",
+            fmt::format("is {}, more than num_experts {}", moe.experts_per_token, moe.num_experts));
   }
   // Every step-th layer is sparse, but those named.
   const int64_t step = c->Int("decoder_sparse_step", 1, limits::kLayers, 1);
