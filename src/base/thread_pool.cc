@@ -50,10 +50,12 @@ inline void Pause() {
 #endif
 }
 
-// Waits are bridged by spinning, as the gaps between the operations of a decoder step are short. After kPauses the processor is
-// offered to others, without which a machine with more runnable threads than cores crawls; after kYields workers sleep.
-constexpr int kPauses = 1500;
-constexpr int kYields = 64;
+// Waits are bridged by spinning, as the gaps between the operations of a decoder step are short: by a worker for a job, then it
+// sleeps; by the caller for the last tasks of a job, then it offers the processor to others. With more threads than processors,
+// where whoever is waited for may need this processor, hardly at all.
+constexpr int kWorkerPauses = 6000;
+constexpr int kCallerPauses = 30000;
+constexpr int kCrowdedPauses = 50;
 
 // A job's state in one word, so that a late worker can never take a task of another job: tasks handed out, number of tasks, and a
 // number that tells jobs apart.
@@ -77,6 +79,7 @@ int AvailableCpus() {
 
 struct ThreadPool::Impl {
   int num_threads = 1;
+  int worker_pauses = kWorkerPauses, caller_pauses = kCallerPauses;
   std::vector<std::thread> workers;
 
   alignas(128) std::atomic<uint64_t> ticket{0};
@@ -103,10 +106,8 @@ struct ThreadPool::Impl {
     for (;;) {
       int waits = 0;
       while (JobOf(ticket.load(std::memory_order_acquire)) == seen && !stop.load(std::memory_order_relaxed)) {
-        if (++waits < kPauses) {
+        if (++waits < worker_pauses) {
           Pause();
-        } else if (waits < kPauses + kYields) {
-          std::this_thread::yield();
         } else {
           std::unique_lock<std::mutex> lock(mutex);
           sleepers.fetch_add(1, std::memory_order_seq_cst);
@@ -125,6 +126,7 @@ ThreadPool::ThreadPool(int num_threads) : impl_(std::make_unique<Impl>()) {
   if (num_threads <= 0) num_threads = ThreadsFromEnvironment();
   if (num_threads <= 0) num_threads = AvailableCpus();
   impl_->num_threads = num_threads;
+  if (num_threads > AvailableCpus()) impl_->worker_pauses = impl_->caller_pauses = kCrowdedPauses;
   for (int i = 1; i < num_threads; ++i) impl_->workers.emplace_back([this, i] { impl_->Worker(i); });
 }
 
@@ -163,7 +165,7 @@ void ThreadPool::ParallelFor(int64_t num_tasks, const std::function<void(int64_t
   }
   p.RunTasks(0);
   for (int waits = 0; p.done.load(std::memory_order_acquire) != count;) {
-    if (++waits < kPauses) {
+    if (++waits < p.caller_pauses) {
       Pause();
     } else {
       std::this_thread::yield();  // a worker was put off the processor in the middle of a task

@@ -28,7 +28,7 @@ namespace {
 
 struct GenerateOptions {
   std::string model, prompt, prompt_file, system, template_args;
-  bool has_prompt = false, has_prompt_file = false, has_system = false, raw = false, ignore_eos = false, exact = false;
+  bool has_prompt = false, has_prompt_file = false, has_system = false, raw = false, ignore_eos = false, exact = false, no_draft = false;
   int64_t max_tokens = 256;
   std::vector<std::string> stop;
   SamplingOptions sampling;
@@ -124,7 +124,10 @@ Json ResultJson(const GenerateOptions& options, const GenerationRequest& request
                {"prefill_tokens_per_second", result.PrefillRate()},
                {"first_token_seconds", result.first_token_seconds},
                {"decode_seconds", result.decode_seconds},
-               {"decode_tokens_per_second", result.DecodeRate()}};
+               {"decode_tokens_per_second", result.DecodeRate()},
+               {"decode_passes", result.decode_passes},
+               {"drafted_tokens", result.drafted_tokens},
+               {"accepted_draft_tokens", result.accepted_tokens}};
   if (!result.stop.empty()) json["stop"] = result.stop;
   if (result.eos_token >= 0) json["eos_token_id"] = result.eos_token;
   if (request.sampling.temperature > 0) json["seed"] = request.sampling.seed;
@@ -144,6 +147,7 @@ Status RunGenerate(const GenerateOptions& options, const CommandContext& context
   request.max_tokens = options.max_tokens;
   request.stop = options.stop;
   request.ignore_eos = options.ignore_eos;
+  request.draft = !options.no_draft;
 
   const InterruptScope interrupt;
   const std::unique_ptr<ProgressSink> progress = context.MakeProgress();
@@ -212,6 +216,7 @@ void RegisterGenerate(CLI::App& app, CommandContext* context) {
       ->allow_extra_args(false)
       ->type_name("TEXT");
   sub->add_flag("--ignore-eos", o->ignore_eos, "Do not end at an end-of-text token");
+  sub->add_flag("--no-draft", o->no_draft, "One token per pass: no drafts from earlier repetitions (the text is the same)");
   sub->add_flag("--exact", o->exact, "f32 arithmetic on the dequantized weights; slow");
   o->kv.AddTo(sub, "default 16, with --exact 32");
   sub->add_option("--prompt-cache", o->prompt_cache, "Keys and values of the prompt: read when the file is there, else written to it")

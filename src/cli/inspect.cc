@@ -14,6 +14,7 @@
 #include "io/mapped_file.h"
 #include "io/safetensors.h"
 #include "model/decoder_spec.h"
+#include "model/experts.h"
 #include "model/weights.h"
 
 namespace optiq {
@@ -51,6 +52,7 @@ struct Report {
   std::map<std::string, Total> kinds;
   Total all;
   Total quantizable;  // over spec's quantizable modules; tensors counts modules
+  std::string experts;  // of a mixture of experts: how many, and how they are stored
 };
 
 std::string_view LayoutName(CheckpointLayout layout) {
@@ -110,13 +112,17 @@ Status ReadArchitecture(const Checkpoint& checkpoint, Report* report) {
   report->architecture = model_type.value_or("");
   ASSIGN_OR_RETURN(report->spec, ParseDecoderSpec(checkpoint.config(), what));
   report->architecture = report->spec->model_type;
+  for (const LayerSpec& l : report->spec->layers) {
+    if (l.moe.num_experts == 0 || !report->experts.empty()) continue;
+    ASSIGN_OR_RETURN(const ExpertLayout layout, FindExpertLayout(checkpoint, l));
+    report->experts = fmt::format("{} of {} per token, {}", l.moe.experts_per_token, l.moe.num_experts, ExpertLayoutName(layout));
+  }
   RETURN_IF_ERROR(LoadDecoderWeights(checkpoint, *report->spec).status());
   for (const DecoderSpec::Module& module : report->spec->QuantizableModules()) {
     ++report->quantizable.tensors;
     report->quantizable.params += module.params();
-    for (const char* suffix : {".weight", ".scales", ".biases"}) {
-      if (const StoredTensor* t = checkpoint.Find(module.path + suffix)) report->quantizable.bytes += t->bytes.size();
-    }
+    ASSIGN_OR_RETURN(const std::vector<WeightMatrix> parts, LoadModule(checkpoint, *report->spec, module));
+    for (const WeightMatrix& w : parts) report->quantizable.bytes += w.bytes();
   }
   return OkStatus();
 }
@@ -145,6 +151,7 @@ Json ToJson(const Report& report, bool tensors) {
     json["vocab_size"] = report.spec->vocab_size;
     json["max_position_embeddings"] = report.spec->max_position_embeddings;
     json["tie_word_embeddings"] = report.spec->tie_word_embeddings;
+    if (!report.experts.empty()) json["experts"] = report.experts;
     json["quantizable"] = {{"modules", report.quantizable.tensors},
                            {"params", report.quantizable.params},
                            {"bytes", report.quantizable.bytes},
@@ -183,6 +190,7 @@ std::string ToText(const Report& report, bool tensors) {
     field("context", FormatInteger(spec.max_position_embeddings));
     field("embeddings", spec.tie_word_embeddings ? "tied" : "not tied");
   }
+  if (!report.experts.empty()) field("experts", report.experts);
   field("parameters", fmt::format("{} ({})", FormatCount(report.all.params), FormatInteger(report.all.params)));
   if (report.spec) {
     field("bits/weight", fmt::format("{:.3f} over {} quantizable modules ({} of {})",

@@ -4,6 +4,7 @@
 #include <chrono>
 #include <span>
 
+#include "engine/ngram_draft.h"
 #include "engine/stop_matcher.h"
 #include "text/text_stream.h"
 
@@ -106,8 +107,27 @@ Status Generator::Check(const GenerationRequest& request) const {
   return ValidateSampling(request.sampling, spec.vocab_size);
 }
 
-Status Generator::Forward(std::span<const int32_t> ids, std::vector<float>* logits) {
-  const Status status = decoder_->Forward(ids, cache_.get(), /*all_logits=*/false, logits);
+Status Generator::Rewind(int64_t length) {
+  if (cache_->length() == length) return OkStatus();
+  const int64_t kept = cache_->Trim(length);
+  OPTIQ_CHECK(kept == length);
+  cached_ids_.resize(length);
+  return OkStatus();
+}
+
+bool Generator::CanRewind() const {
+  // Rings overwrite rows, states move on, and rows that were converted with age cannot be what they were.
+  for (const KvLayerGeometry& layer : cache_->geometry()) {
+    if (layer.window > 0 || layer.state > 0) return false;
+  }
+  for (const KvLayerPlan& layer : cache_->plan().layers) {
+    if (layer.dense_recent > 0) return false;
+  }
+  return cache_->plan().quantized_start == 0;
+}
+
+Status Generator::Forward(std::span<const int32_t> ids, std::vector<float>* logits, bool all_logits) {
+  const Status status = decoder_->Forward(ids, cache_.get(), all_logits, logits);
   if (status.ok()) {
     cached_ids_.insert(cached_ids_.end(), ids.begin(), ids.end());
   } else {
@@ -160,10 +180,28 @@ StatusOr<GenerationResult> Generator::Run(const GenerationRequest& request, cons
   }
   if (hooks.on_prefilled) RETURN_IF_ERROR(hooks.on_prefilled(*cache_, cached_ids_));
   const int64_t context = decoder_->spec().max_position_embeddings;
+  const size_t vocab = static_cast<size_t>(decoder_->spec().vocab_size);
   Sampler sampler(request.sampling);
   std::vector<int32_t> history = request.prompt;
+  // Only the fast arithmetic gives a row the same bits whatever rows are beside it, so that drafts cannot change the answer.
+  const bool drafts = request.draft && decoder_->products() == Products::kFast && CanRewind();
+  NgramIndex index;
+  DraftGate gate;
+  if (drafts) index.Append(history);
+  // The last pass fed a token and this draft after it; row i of the logits follows the first i drafted tokens.
+  std::vector<int32_t> draft;
+  size_t row = 0;
+  double pass_seconds = 0;
+  const auto end_pass = [&]() -> Status {
+    if (drafts && result.decode_passes > 0) gate.Record(static_cast<int64_t>(draft.size()), static_cast<int64_t>(row), pass_seconds);
+    result.accepted_tokens += static_cast<int64_t>(row);
+    const int64_t wrong = static_cast<int64_t>(draft.size() - row);
+    draft.clear();
+    row = 0;
+    return wrong > 0 ? Rewind(cache_->length() - wrong) : OkStatus();
+  };
   for (;;) {
-    ASSIGN_OR_RETURN(const int32_t token, sampler.Sample(history, logits));
+    ASSIGN_OR_RETURN(const int32_t token, sampler.Sample(history, std::span(logits).subspan(row * vocab, vocab)));
     if (result.first_token_seconds == 0) result.first_token_seconds = watch.Seconds();
     if (!request.ignore_eos && std::binary_search(end_ids_.begin(), end_ids_.end(), token)) {
       result.eos_token = token;
@@ -172,13 +210,16 @@ StatusOr<GenerationResult> Generator::Run(const GenerationRequest& request, cons
     }
     result.tokens.push_back(token);
     history.push_back(token);
+    if (drafts) index.Append(token);
     RETURN_IF_ERROR(output.Push(token));
     if (output.stopped()) {
       result.finish = FinishReason::kStop;
       break;
     }
-    const bool full = context > 0 && cache_->length() >= context;
-    if (full || static_cast<int64_t>(result.tokens.size()) >= request.max_tokens) {
+    const int64_t left = request.max_tokens - static_cast<int64_t>(result.tokens.size());
+    const bool fed = row < draft.size() && draft[row] == token;
+    const int64_t length = cache_->length() - static_cast<int64_t>(draft.size() - row);  // without what was guessed wrong
+    if ((context > 0 && !fed && length >= context) || left <= 0) {
       result.finish = FinishReason::kLength;
       break;
     }
@@ -186,9 +227,26 @@ StatusOr<GenerationResult> Generator::Run(const GenerationRequest& request, cons
       result.finish = FinishReason::kCancelled;
       break;
     }
-    RETURN_IF_ERROR(Forward({&token, 1}, &logits));
     ++result.decode_steps;
+    if (fed) {
+      ++row;
+      continue;
+    }
+    RETURN_IF_ERROR(end_pass());
+    if (drafts) {
+      int64_t most = std::min(gate.Size(), left - 1);
+      if (context > 0) most = std::min(most, context - cache_->length() - 1);
+      draft = index.Draft(most);
+    }
+    std::vector<int32_t> ids = {token};
+    ids.insert(ids.end(), draft.begin(), draft.end());
+    const Stopwatch pass;
+    RETURN_IF_ERROR(Forward(ids, &logits, /*all_logits=*/true));
+    pass_seconds = pass.Seconds();
+    ++result.decode_passes;
+    result.drafted_tokens += static_cast<int64_t>(draft.size());
   }
+  RETURN_IF_ERROR(end_pass());
   result.decode_seconds = watch.Seconds() - result.first_token_seconds;
   RETURN_IF_ERROR(output.Finish());
   if (output.stopped()) result.finish = FinishReason::kStop;  // completed by the last, held-back bytes

@@ -26,6 +26,8 @@ struct GenerationRequest {
   std::vector<std::string> stop;  // texts that end the answer and are not part of it
   bool ignore_eos = false;
   int64_t prefill_chunk = 512;  // prompt tokens per forward pass
+  // Guess the next tokens from earlier repetitions and check several in one pass where that pays. Changes the time, not the answer.
+  bool draft = true;
 };
 
 struct GenerationHooks {
@@ -55,7 +57,9 @@ struct GenerationResult {
   int64_t cached_tokens = 0;       // of these, taken from the cache of the run before
   double prefill_seconds = 0;      // forward passes over the prompt
   double first_token_seconds = 0;  // from the start to the first sampled token
-  int64_t decode_steps = 0;        // forward passes of one token
+  int64_t decode_steps = 0;        // tokens after the first
+  int64_t decode_passes = 0;       // forward passes for them: fewer when drafts were right
+  int64_t drafted_tokens = 0, accepted_tokens = 0;
   double decode_seconds = 0;       // from the first sampled token to the end
 
   double PrefillRate() const;  // tokens per second; 0 when there is nothing to measure
@@ -83,7 +87,12 @@ class Generator {
   // Feeds the prompt but for what is cached; logits of its last token. False when cancelled.
   StatusOr<bool> Prefill(const GenerationRequest& request, const GenerationHooks& hooks, GenerationResult* result,
                          std::vector<float>* logits);
-  Status Forward(std::span<const int32_t> ids, std::vector<float>* logits);
+  // Appends ids to the cache; logits of the last, or of all.
+  Status Forward(std::span<const int32_t> ids, std::vector<float>* logits, bool all_logits = false);
+  // Forgets what the cache holds beyond `length`.
+  Status Rewind(int64_t length);
+  // Whether Rewind is exact for this model: no layer overwrites its past.
+  bool CanRewind() const;
 
   Decoder* decoder_;
   const Tokenizer* tokenizer_;

@@ -5,6 +5,8 @@
 #include <functional>
 #include <limits>
 
+#include "kernels/vector.h"
+
 namespace optiq {
 namespace {
 
@@ -173,7 +175,8 @@ void ApplyTopK(int64_t k, std::span<float> logprobs) {
 }
 
 int32_t ArgMax(std::span<const float> values) {
-  return static_cast<int32_t>(std::max_element(values.begin(), values.end()) - values.begin());
+  const float max = MaxRow(values.data(), static_cast<int64_t>(values.size()));
+  return static_cast<int32_t>(std::find(values.begin(), values.end(), max) - values.begin());
 }
 
 int32_t Categorical(double temperature, double u, std::span<const float> logprobs) {
@@ -197,16 +200,16 @@ int32_t Categorical(double temperature, double u, std::span<const float> logprob
 StatusOr<int32_t> Sampler::Sample(std::span<const int32_t> history, std::span<float> logits) {
   RandomStream random(params_.seed, step_++);
   ApplyLogitsProcessors(params_, history, logits);
-  bool any = false;
-  for (float x : logits) {
-    if (std::isnan(x) || x == std::numeric_limits<float>::infinity()) {
-      return InvalidArgument("sampling: the logits are not finite; a penalty or bias is too large");
-    }
-    any = any || x > kRemoved;
+  const int64_t n = static_cast<int64_t>(logits.size());
+  if (!IsBelowInfinityRow(logits.data(), n)) {
+    return InvalidArgument("sampling: the logits are not finite; a penalty or bias is too large");
   }
-  if (!any) return InvalidArgument("sampling: every token is suppressed; none is left to choose from");
-  ToLogprobs(logits);
+  if (MaxRow(logits.data(), n) == kRemoved) {
+    return InvalidArgument("sampling: every token is suppressed; none is left to choose from");
+  }
+  // The largest logit is the largest logprob.
   if (params_.temperature == 0) return ArgMax(logits);
+  ToLogprobs(logits);
   if (params_.top_p > 0 && params_.top_p < 1) ApplyTopP(params_.top_p, logits);
   if (params_.min_p != 0) ApplyMinP(params_.min_p, params_.min_tokens_to_keep, logits);
   if (params_.xtc_probability > 0 && random.NextDouble() <= params_.xtc_probability) {

@@ -100,6 +100,8 @@ StatusOr<std::unique_ptr<MappedFile>> MappedFile::Open(const std::string& path) 
   if (data == MAP_FAILED) {
     return ResourceExhausted("{}: cannot map {} bytes: {}", path, st.st_size, std::strerror(error));
   }
+  // Weights are read in large pieces: where the file system has large pages in its cache, they are mapped as such.
+  ::madvise(data, st.st_size, MADV_HUGEPAGE);
   std::unique_ptr<MappedFile> file(new MappedFile());
   file->path_ = path;
   file->data_ = static_cast<const std::byte*>(data);

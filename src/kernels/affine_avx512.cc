@@ -25,11 +25,15 @@
 namespace optiq {
 namespace {
 
+#define OPTIQ_TRANSPOSE_INLINE OPTIQ_INLINE
+#include "kernels/transpose16.inc"
+
 constexpr int kStrip = 16;      // rows in the lanes of a vector
 constexpr int kPanel = 32;      // rows of a panel: two strips
 constexpr int kMaxTile = 12;    // rows of activations of a register tile: 24 sums
 constexpr int64_t kFewRows = 24;      // up to this many, a panel is made and used in pieces that stay in the first-level cache
 constexpr int64_t kPieceColumns = 512;
+constexpr int64_t kNearBytes = 8 << 10;  // strips up to this size are fetched into the first-level cache
 
 int64_t Plane(int64_t cols) { return (cols + 63) / 64 * 64; }
 int64_t RowBytes(int64_t cols, ActivationBits bits) { return Plane(cols) * (bits == ActivationBits::k15 ? 2 : 1); }
@@ -153,34 +157,6 @@ OPTIQ_INLINE __m512i Unpack64(const uint8_t* p) {
   }
 }
 
-OPTIQ_INLINE void Transpose16(__m512i* r) {
-  __m512i t[16];
-#pragma GCC unroll 8
-  for (int i = 0; i < 8; ++i) {
-    t[2 * i] = _mm512_unpacklo_epi32(r[2 * i], r[2 * i + 1]);
-    t[2 * i + 1] = _mm512_unpackhi_epi32(r[2 * i], r[2 * i + 1]);
-  }
-#pragma GCC unroll 4
-  for (int i = 0; i < 4; ++i) {
-    r[4 * i] = _mm512_unpacklo_epi64(t[4 * i], t[4 * i + 2]);
-    r[4 * i + 1] = _mm512_unpackhi_epi64(t[4 * i], t[4 * i + 2]);
-    r[4 * i + 2] = _mm512_unpacklo_epi64(t[4 * i + 1], t[4 * i + 3]);
-    r[4 * i + 3] = _mm512_unpackhi_epi64(t[4 * i + 1], t[4 * i + 3]);
-  }
-  // r[4i + c]: rows 4i..4i+3, column 4l + c in 128-bit lane l.
-#pragma GCC unroll 4
-  for (int c = 0; c < 4; ++c) {
-    const __m512i a = _mm512_shuffle_i32x4(r[c], r[4 + c], 0x88), b = _mm512_shuffle_i32x4(r[c], r[4 + c], 0xdd);
-    const __m512i e = _mm512_shuffle_i32x4(r[8 + c], r[12 + c], 0x88), f = _mm512_shuffle_i32x4(r[8 + c], r[12 + c], 0xdd);
-    t[c] = _mm512_shuffle_i32x4(a, e, 0x88);
-    t[8 + c] = _mm512_shuffle_i32x4(a, e, 0xdd);
-    t[4 + c] = _mm512_shuffle_i32x4(b, f, 0x88);
-    t[12 + c] = _mm512_shuffle_i32x4(b, f, 0xdd);
-  }
-#pragma GCC unroll 16
-  for (int i = 0; i < 16; ++i) r[i] = t[i];
-}
-
 OPTIQ_INLINE __m512 LoadParameters(DType dtype, const std::byte* p, __mmask16 m) {
   if (dtype == DType::kF32) return _mm512_maskz_loadu_ps(m, p);
   const __m256i h = _mm256_maskz_loadu_epi16(m, p);
@@ -206,6 +182,21 @@ OPTIQ_INLINE void TransposeParameters(DType dtype, const std::byte* base, int64_
 
 // ---- One row of activations
 
+// Four vectors to one: lane 4q + i of the result is the sum of lanes 4q..4q+3 of s[i].
+OPTIQ_INLINE __m512i SumQuarters(const __m512i* s) {
+  const __m512i a = _mm512_add_epi32(_mm512_unpacklo_epi32(s[0], s[1]), _mm512_unpackhi_epi32(s[0], s[1]));
+  const __m512i b = _mm512_add_epi32(_mm512_unpacklo_epi32(s[2], s[3]), _mm512_unpackhi_epi32(s[2], s[3]));
+  return _mm512_add_epi32(_mm512_unpacklo_epi64(a, b), _mm512_unpackhi_epi64(a, b));
+}
+
+// From the quarters of 16 rows: the sums of each row's lower half, and of the upper.
+OPTIQ_INLINE void SumHalves(const __m512i* v, __m512i* lower, __m512i* upper) {
+  const __m512i t0 = _mm512_add_epi32(_mm512_shuffle_i32x4(v[0], v[1], 0x88), _mm512_shuffle_i32x4(v[0], v[1], 0xdd));
+  const __m512i t1 = _mm512_add_epi32(_mm512_shuffle_i32x4(v[2], v[3], 0x88), _mm512_shuffle_i32x4(v[2], v[3], 0xdd));
+  *lower = _mm512_shuffle_i32x4(t0, t1, 0x88);
+  *upper = _mm512_shuffle_i32x4(t0, t1, 0xdd);
+}
+
 // Integer sums of 16 rows over 64 inputs: both blocks of 32, or (kB = 64) all in *p0.
 template <int kBits, int kB, bool kWide, bool kHalf>
 OPTIQ_INLINE void Dot16(const uint8_t* const* rows, int64_t offset, __m512i high, __m512i low, __m512i* p0, __m512i* p1) {
@@ -219,20 +210,60 @@ OPTIQ_INLINE void Dot16(const uint8_t* const* rows, int64_t offset, __m512i high
       s[i] = _mm512_dpbusd_epi32(_mm512_setzero_si512(), w, high);
       if constexpr (kWide) s[i] = _mm512_dpbusd_epi32(_mm512_slli_epi32(s[i], 7), w, low);
     }
-    const __m512i a = _mm512_add_epi32(_mm512_unpacklo_epi32(s[0], s[1]), _mm512_unpackhi_epi32(s[0], s[1]));
-    const __m512i b = _mm512_add_epi32(_mm512_unpacklo_epi32(s[2], s[3]), _mm512_unpackhi_epi32(s[2], s[3]));
-    v[q] = _mm512_add_epi32(_mm512_unpacklo_epi64(a, b), _mm512_unpackhi_epi64(a, b));
+    v[q] = SumQuarters(s);
   }
-  const __m512i t0 = _mm512_add_epi32(_mm512_shuffle_i32x4(v[0], v[1], 0x88), _mm512_shuffle_i32x4(v[0], v[1], 0xdd));
-  const __m512i t1 = _mm512_add_epi32(_mm512_shuffle_i32x4(v[2], v[3], 0x88), _mm512_shuffle_i32x4(v[2], v[3], 0xdd));
-  *p0 = _mm512_shuffle_i32x4(t0, t1, 0x88);
-  *p1 = _mm512_shuffle_i32x4(t0, t1, 0xdd);
+  SumHalves(v, p0, p1);
   if constexpr (kB == 64) *p0 = _mm512_add_epi32(*p0, *p1);
+}
+
+// The same for codes of 4 bits and two blocks of 64 at once: each load holds 128 codes, and one reduction serves both blocks.
+// even and odd: the planes of both blocks, high parts and low parts.
+template <bool kWide>
+OPTIQ_INLINE void Dot16Pair(const uint8_t* const* rows, int64_t offset, const __m512i* even, const __m512i* odd, __m512i* p0,
+                            __m512i* p1) {
+  const __m512i mask = _mm512_set1_epi8(15);
+  __m512i v[4];
+#pragma GCC unroll 4
+  for (int q = 0; q < 4; ++q) {
+    __m512i s[4];
+#pragma GCC unroll 4
+    for (int i = 0; i < 4; ++i) {
+      const __m512i x = _mm512_loadu_si512(rows[4 * q + i] + offset);
+      const __m512i lo = _mm512_and_si512(x, mask), hi = _mm512_and_si512(_mm512_srli_epi16(x, 4), mask);
+      s[i] = _mm512_dpbusd_epi32(_mm512_dpbusd_epi32(_mm512_setzero_si512(), lo, even[0]), hi, odd[0]);
+      if constexpr (kWide) {
+        s[i] = _mm512_dpbusd_epi32(_mm512_dpbusd_epi32(_mm512_slli_epi32(s[i], 7), lo, even[1]), hi, odd[1]);
+      }
+    }
+    v[q] = SumQuarters(s);
+  }
+  SumHalves(v, p0, p1);
+}
+
+// The planes of two neighbouring blocks at p, even inputs and odd ones.
+OPTIQ_INLINE void LoadPair(const int8_t* p, __m512i* even, __m512i* odd) {
+  const __m512i a = _mm512_loadu_si512(p), b = _mm512_loadu_si512(p + 64);
+  *even = _mm512_shuffle_i64x2(a, b, 0x44);
+  *odd = _mm512_shuffle_i64x2(a, b, 0xee);
 }
 
 OPTIQ_INLINE __m512 Accumulate(__m512 y, __m512i p, __m512 s, __m512 z, float d, float ds) {
   y = _mm512_fmadd_ps(_mm512_mul_ps(s, _mm512_set1_ps(d)), _mm512_cvtepi32_ps(p), y);
   return _mm512_fmadd_ps(z, _mm512_set1_ps(ds), y);
+}
+
+// Fetches kLines cache lines at *next, which moves on.
+template <int kLines>
+OPTIQ_INLINE void Fetch(const char** next, bool near) {
+#pragma GCC unroll 16
+  for (int i = 0; i < kLines; ++i) {
+    if (near) {
+      _mm_prefetch(*next + 64 * i, _MM_HINT_T0);
+    } else {
+      _mm_prefetch(*next + 64 * i, _MM_HINT_T1);
+    }
+  }
+  *next += 64 * kLines;
 }
 
 template <int kBits, int kB, bool kWide>
@@ -241,6 +272,7 @@ void GemvBits(const AffineRows& w, int64_t begin, int64_t end, int64_t ahead, co
   const int64_t per_group = w.format.group_size / kB, size = w.scale_dtype == DType::kF32 ? 4 : 2;
   const int8_t* high = reinterpret_cast<const int8_t*>(a.codes);
   const int8_t* low = high + Plane(w.cols);
+  const bool near = kStrip * stride <= kNearBytes;
   alignas(64) float s[16 * kStrip], z[16 * kStrip];
   for (int64_t r = begin; r < end; r += kStrip) {
     const int64_t last = std::min<int64_t>(kStrip, end - r) - 1;
@@ -248,8 +280,8 @@ void GemvBits(const AffineRows& w, int64_t begin, int64_t end, int64_t ahead, co
     for (int i = 0; i < kStrip; ++i) {
       rows[i] = reinterpret_cast<const uint8_t*>(w.codes) + (r + std::min<int64_t>(i, last)) * stride;
     }
-    // The strip to come is fetched while this one is used, in the order of memory: 16 rows would be too many streams for the
-    // hardware's prefetchers.
+    // The strip to come is fetched while this one is used, in the order of memory: 16 rows are too many streams for the
+    // hardware's prefetchers (three times slower without). Long rows go to the second-level cache.
     const bool more = r + kStrip < ahead;
     const char* next = reinterpret_cast<const char*>(w.codes + (r + kStrip) * stride);
     if (more) {
@@ -264,12 +296,22 @@ void GemvBits(const AffineRows& w, int64_t begin, int64_t end, int64_t ahead, co
       const int64_t stop = std::min(blocks, b + count * per_group), first = b;
       TransposeParameters(w.scale_dtype, w.scales + (r * groups + g) * size, groups * size, last, count, s, kStrip);
       TransposeParameters(w.scale_dtype, w.biases + (r * groups + g) * size, groups * size, last, count, z, kStrip);
-      for (; b < stop; b += 64 / kB) {
-        if (more) {
-#pragma GCC unroll 16
-          for (int i = 0; i < 2 * kBits; ++i) _mm_prefetch(next + 64 * i, _MM_HINT_T0);
-          next += 128 * kBits;
+      while (b < stop) {
+        if constexpr (kBits == 4 && kB == 64) {
+          if (b + 1 < stop) {
+            if (more) Fetch<2 * kBits * 2>(&next, near);
+            __m512i even[2], odd[2], p0, p1;
+            LoadPair(high + b * kB, &even[0], &odd[0]);
+            if constexpr (kWide) LoadPair(low + b * kB, &even[1], &odd[1]);
+            Dot16Pair<kWide>(rows, b * kB * kBits / 8, even, odd, &p0, &p1);
+            const int64_t i = (b - first) / per_group * kStrip, j = (b + 1 - first) / per_group * kStrip;
+            sum = Accumulate(sum, p0, _mm512_load_ps(s + i), _mm512_load_ps(z + i), a.d[b], a.ds[b]);
+            sum = Accumulate(sum, p1, _mm512_load_ps(s + j), _mm512_load_ps(z + j), a.d[b + 1], a.ds[b + 1]);
+            b += 2;
+            continue;
+          }
         }
+        if (more) Fetch<2 * kBits>(&next, near);
         const __m512i h = _mm512_loadu_si512(high + b * kB);
         const __m512i l = kWide ? _mm512_loadu_si512(low + b * kB) : _mm512_setzero_si512();
         const int64_t offset = b * kB * kBits / 8;
@@ -285,6 +327,7 @@ void GemvBits(const AffineRows& w, int64_t begin, int64_t end, int64_t ahead, co
           sum = Accumulate(sum, p1, _mm512_load_ps(s + i + kStrip), _mm512_load_ps(z + i + kStrip), a.d[b + 1],
                            a.ds[b + 1]);
         }
+        b += 64 / kB;
       }
     }
     _mm512_mask_storeu_ps(y + (r - begin), static_cast<__mmask16>((2u << last) - 1), sum);
@@ -293,15 +336,22 @@ void GemvBits(const AffineRows& w, int64_t begin, int64_t end, int64_t ahead, co
 
 // ---- Many rows of activations
 
-// Codes [k0, k1) of 16 rows, k0 a multiple of 256, to panel[(k - k0) / 4][kPanel][4], this strip's half of each step.
+// Codes [k0, k1) of 16 rows, k0 a multiple of 256, to panel[(k - k0) / 4][kPanel][4], this strip's half of each step. As many bytes at `next` are fetched for later, unless it is null.
 template <int kBits, int kB>
-void UnpackStrip(const uint8_t* base, int64_t stride, int64_t last, int64_t k0, int64_t k1, uint8_t* panel) {
+void UnpackStrip(const uint8_t* base, int64_t stride, int64_t last, int64_t k0, int64_t k1, uint8_t* panel,
+                 const uint8_t* next) {
   constexpr bool kDirect = kBits == 2 || kBits == 4 || kBits == 8;  // dwords are transposed packed, then split into planes
   constexpr int64_t kCodes = kDirect ? 512 / kBits : 64;
   constexpr int kPlanes = kDirect ? 8 / kBits : 1;
   constexpr int kDwords = kB / (4 * kPlanes);  // packed dwords of a block
   for (int64_t k = k0; k < k1; k += kCodes) {
     const int64_t left = std::min(kCodes, k1 - k);
+    if (next != nullptr) {
+      constexpr int kBytes = 16 * kCodes * kBits / 8;
+#pragma GCC unroll 16
+      for (int i = 0; i < kBytes; i += 64) _mm_prefetch(reinterpret_cast<const char*>(next + i), _MM_HINT_T1);
+      next += kBytes;
+    }
     __m512i r[16];
 #pragma GCC unroll 16
     for (int i = 0; i < 16; ++i) {
@@ -446,8 +496,15 @@ void Pack(const QuantizedRows& a, int64_t tile, const QuantizedRows& out) {
   const int64_t i0 = tiles.begin(tile), r = tiles.begin(tile + 1) - i0, dwords = a.row_bytes / 4;
   const std::byte* from = a.codes + i0 * a.row_bytes;
   std::byte* to = out.codes + i0 * a.row_bytes;
-  for (int64_t k = 0; k < dwords; ++k) {
-    for (int64_t i = 0; i < r; ++i) std::memcpy(to + (k * r + i) * 4, from + i * a.row_bytes + k * 4, 4);
+  // Rows to columns of r dwords, 16 columns at a time.
+  const __mmask16 mask = static_cast<__mmask16>((1u << r) - 1);
+  for (int64_t k = 0; k < dwords; k += 16) {
+    __m512i v[16];
+#pragma GCC unroll 16
+    for (int i = 0; i < 16; ++i) v[i] = i < r ? _mm512_loadu_si512(from + i * a.row_bytes + k * 4) : _mm512_setzero_si512();
+    Transpose16(v);
+#pragma GCC unroll 16
+    for (int i = 0; i < 16; ++i) _mm512_mask_storeu_epi32(to + (k + i) * r * 4, mask, v[i]);
   }
   for (int64_t b = 0; b < a.blocks; ++b) {
     for (int64_t i = 0; i < r; ++i) {
@@ -504,8 +561,10 @@ void GemmBits(const AffineRows& w, int64_t begin, int64_t end, const QuantizedRo
       const int64_t k1 = std::min(w.cols, k0 + piece);
       for (int half = 0; half < 2; ++half) {
         const int64_t row = std::min(r + half * kStrip, end - 1), last = std::min<int64_t>(kStrip, end - row) - 1;
-        UnpackStrip<kBits, kB>(reinterpret_cast<const uint8_t*>(w.codes) + row * stride, stride, last, k0, k1,
-                               panel + half * 64);
+        const uint8_t* codes = reinterpret_cast<const uint8_t*>(w.codes);
+        const uint8_t* next = codes + (r + kPanel + half * kStrip) * stride + kStrip * k0 * kBits / 8;
+        UnpackStrip<kBits, kB>(codes + row * stride, stride, last, k0, k1, panel + half * 64,
+                               r + kPanel < end ? next : nullptr);
         for (int64_t g = k0 / group_size; g < k1 / group_size; g += 16) {
           const int64_t count = std::min<int64_t>(16, k1 / group_size - g), at = (g - k0 / group_size) * kPanel;
           const int64_t offset = (row * groups + g) * size;

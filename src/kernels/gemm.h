@@ -4,6 +4,7 @@
 #ifndef OPTIQ_KERNELS_GEMM_H_
 #define OPTIQ_KERNELS_GEMM_H_
 
+#include <cstddef>
 #include <cstdint>
 
 namespace optiq {
@@ -23,6 +24,9 @@ void GemmPanelF32(const float* a, int64_t lda, int64_t m, const float* panel, in
 // row-major with even lda; k may be odd when a's rows are padded with a zero.
 bool HasBF16Gemm();
 void PackPanelBF16(const float* rows, int64_t ld, int64_t n, int64_t k, uint16_t* panel);
+// The same panel from rows stored as bf16, `stride` bytes apart, at any alignment; only with HasBF16Gemm(). Rows at `next`, with the
+// same stride, are fetched for later unless it is null.
+void PackPanelStoredBF16(const std::byte* rows, int64_t stride, int64_t n, int64_t k, const std::byte* next, uint16_t* panel);
 void GemmPanelBF16(const uint16_t* a, int64_t lda, int64_t m, const uint16_t* panel, int64_t k, float* c, int64_t ldc,
                    int64_t n, bool accumulate);
 

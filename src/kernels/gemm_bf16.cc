@@ -17,6 +17,9 @@ namespace optiq {
 #ifdef OPTIQ_BF16_TARGET
 namespace {
 
+#define OPTIQ_TRANSPOSE_INLINE OPTIQ_BF16_TARGET inline __attribute__((always_inline))
+#include "kernels/transpose16.inc"
+
 constexpr int64_t kColumns = 32;  // = GemmPanelColumns() on AVX-512
 constexpr int kRows = 12;
 
@@ -62,7 +65,37 @@ OPTIQ_BF16_TARGET void Panel(const uint16_t* a, int64_t lda, int64_t m, const ui
   for (; i < m; ++i) Tile<1>(a + i * lda, lda, panel, pairs, c + i * ldc, ldc, n, accumulate);
 }
 
+// Pairs of 16 rows are dwords of a 16 x 16 transposition.
+OPTIQ_BF16_TARGET void PackStored(const std::byte* rows, int64_t stride, int64_t n, int64_t k, const std::byte* next,
+                                  uint16_t* panel) {
+  for (int half = 0; half < 2; ++half) {
+    for (int64_t k0 = 0; k0 < k; k0 += 32) {
+      const int64_t left = k - k0 < 32 ? k - k0 : 32;
+      const __mmask32 mask = left == 32 ? 0xffffffffu : (1u << left) - 1;
+      __m512i r[16];
+#pragma GCC unroll 16
+      for (int i = 0; i < 16; ++i) {
+        const int64_t row = half * 16 + i;
+        r[i] = row < n ? _mm512_maskz_loadu_epi16(mask, rows + row * stride + k0 * 2) : _mm512_setzero_si512();
+      }
+      if (next != nullptr) {
+        for (int i = 0; i < 16; ++i) _mm_prefetch(reinterpret_cast<const char*>(next + (half * 16 + i) * stride + k0 * 2), _MM_HINT_T1);
+      }
+      Transpose16(r);
+      uint16_t* out = panel + k0 * kColumns + half * 32;
+#pragma GCC unroll 16
+      for (int i = 0; i < 16; ++i) {
+        if (2 * i < left) _mm512_storeu_si512(out + i * 2 * kColumns, r[i]);
+      }
+    }
+  }
+}
+
 }  // namespace
+
+void PackPanelStoredBF16(const std::byte* rows, int64_t stride, int64_t n, int64_t k, const std::byte* next, uint16_t* panel) {
+  PackStored(rows, stride, n, k, next, panel);
+}
 
 bool HasBF16Gemm() { return CpuHas(CpuFeature::kAvx512BF16) && GemmPanelColumns() == kColumns; }
 
@@ -72,6 +105,7 @@ void GemmPanelBF16(const uint16_t* a, int64_t lda, int64_t m, const uint16_t* pa
 }
 #else
 bool HasBF16Gemm() { return false; }
+void PackPanelStoredBF16(const std::byte*, int64_t, int64_t, int64_t, const std::byte*, uint16_t*) { OPTIQ_CHECK(false); }
 void GemmPanelBF16(const uint16_t*, int64_t, int64_t, const uint16_t*, int64_t, float*, int64_t, int64_t, bool) {
   OPTIQ_CHECK(false);
 }

@@ -121,9 +121,12 @@ void RmsNorm(const float* x, const float* weight, int64_t n, float eps, float* o
   Map2(x, weight, n, out, [inv](D d, V a, V w) HWY_ATTR { return hn::Mul(hn::Mul(a, hn::Set(d, inv)), w); });
 }
 
+// e^x for any x: Highway's Exp is defined up to the largest finite result only.
+HWY_INLINE V ExpAny(D d, V x) { return hn::Exp(d, hn::Min(x, hn::Set(d, 88.0f))); }
+
 void SiluMul(const float* gate, const float* up, int64_t n, float* out) {
   Map2(gate, up, n, out, [](D d, V g, V u) HWY_ATTR {
-    const V e = hn::Exp(d, hn::Neg(g));
+    const V e = ExpAny(d, hn::Neg(g));
     return hn::Mul(hn::Div(g, hn::Add(hn::Set(d, 1.0f), e)), u);
   });
 }
@@ -133,7 +136,7 @@ void GeluTanhMul(const float* gate, const float* up, int64_t n, float* out) {
   Map2(gate, up, n, out, [](D d, V g, V u) HWY_ATTR {
     const V cube = hn::Mul(hn::Mul(g, g), g);
     const V a = hn::Mul(hn::Set(d, -2.0f * 0.7978845608028654f), hn::MulAdd(hn::Set(d, 0.044715f), cube, g));
-    return hn::Mul(hn::Div(g, hn::Add(hn::Set(d, 1.0f), hn::Exp(d, a))), u);
+    return hn::Mul(hn::Div(g, hn::Add(hn::Set(d, 1.0f), ExpAny(d, a))), u);
   });
 }
 
@@ -176,8 +179,29 @@ float Sum(const float* x, int64_t n) {
   return sum;
 }
 
+// x * 0 is not 0 for what is not finite.
+HWY_INLINE bool AllZeroTimes(const float* x, int64_t n, bool allow_minus_infinity) {
+  const D d;
+  const int64_t lanes = hn::Lanes(d);
+  const V zero = hn::Zero(d), minus = hn::Set(d, -INFINITY);
+  V sum = zero;
+  int64_t i = 0;
+  for (; i + lanes <= n; i += lanes) {
+    V v = hn::LoadU(d, x + i);
+    if (allow_minus_infinity) v = hn::IfThenElse(hn::Eq(v, minus), zero, v);
+    sum = hn::MulAdd(v, zero, sum);
+  }
+  float tail = 0;
+  for (; i < n; ++i) {
+    if (!(allow_minus_infinity && x[i] == -INFINITY)) tail += x[i] * 0.0f;
+  }
+  return hn::AllTrue(d, hn::Eq(sum, zero)) && tail == 0.0f;
+}
+bool IsFinite(const float* x, int64_t n) { return AllZeroTimes(x, n, false); }
+bool IsBelowInfinity(const float* x, int64_t n) { return AllZeroTimes(x, n, true); }
+
 void ExpShifted(const float* x, float shift, int64_t n, float* out) {
-  Map1(x, n, out, [shift](D d, V a) HWY_ATTR { return hn::Exp(d, hn::Sub(a, hn::Set(d, shift))); });
+  Map1(x, n, out, [shift](D d, V a) HWY_ATTR { return ExpAny(d, hn::Sub(a, hn::Set(d, shift))); });
 }
 
 float Exp(float* x, int64_t n) {
@@ -214,7 +238,7 @@ void KlPartial(const float* p, const float* dz, int64_t n, double* curvature, do
     V c = Curvature(d, x);
     const auto large = hn::Gt(hn::Abs(x), hn::Set(d, 1.0f));
     if (!hn::AllFalse(d, large)) {
-      const V direct = hn::Sub(hn::Sub(hn::Exp(d, x), hn::Set(d, 1.0f)), x);
+      const V direct = hn::Sub(hn::Sub(ExpAny(d, x), hn::Set(d, 1.0f)), x);
       c = hn::IfThenElse(large, direct, c);
     }
     sc = hn::MulAdd(pv, c, sc);
@@ -255,6 +279,8 @@ HWY_EXPORT(SiluMul);
 HWY_EXPORT(GeluTanhMul);
 HWY_EXPORT(Rope);
 HWY_EXPORT(Max);
+HWY_EXPORT(IsFinite);
+HWY_EXPORT(IsBelowInfinity);
 HWY_EXPORT(Sum);
 HWY_EXPORT(Exp);
 HWY_EXPORT(ExpShifted);
@@ -298,6 +324,8 @@ void RopeRow(const float* x, const float* cos, const float* sin, int64_t half, f
 float ExpRow(float* x, int64_t n) { return HWY_DYNAMIC_DISPATCH(Exp)(x, n); }
 float MaxRow(const float* x, int64_t n) { return HWY_DYNAMIC_DISPATCH(Max)(x, n); }
 float SumRow(const float* x, int64_t n) { return HWY_DYNAMIC_DISPATCH(Sum)(x, n); }
+bool IsFiniteRow(const float* x, int64_t n) { return HWY_DYNAMIC_DISPATCH(IsFinite)(x, n); }
+bool IsBelowInfinityRow(const float* x, int64_t n) { return HWY_DYNAMIC_DISPATCH(IsBelowInfinity)(x, n); }
 void SoftcapRow(float* x, int64_t n, float cap) { HWY_DYNAMIC_DISPATCH(Softcap)(x, n, cap); }
 void ExpShiftedRow(const float* x, float shift, int64_t n, float* out) {
   HWY_DYNAMIC_DISPATCH(ExpShifted)(x, shift, n, out);

@@ -36,6 +36,10 @@ float ExpRow(float* x, int64_t n);
 float MaxRow(const float* x, int64_t n);
 float SumRow(const float* x, int64_t n);
 
+// Whether every value is finite; whether every value is a number below infinity (minus infinity is).
+bool IsFiniteRow(const float* x, int64_t n);
+bool IsBelowInfinityRow(const float* x, int64_t n);
+
 // cap * tanh(x / cap), in place (Gemma's logit softcapping).
 void SoftcapRow(float* x, int64_t n, float cap);
 

@@ -45,8 +45,8 @@ TEST(VectorTest, DotProducts) {
 }
 
 TEST(VectorTest, Activations) {
-  for (int64_t n : kSizes) {
-    const std::vector<float> g = Random(n, 3, 4), u = Random(n, 4);
+  for (int64_t n : kSizes) for (float scale : {4.0f, 60.0f, 5000.0f}) {  // powers beyond f32's range too
+    const std::vector<float> g = Random(n, 3, scale), u = Random(n, 4);
     std::vector<float> out(n);
     SiluMulRow(g.data(), u.data(), n, out.data());
     for (int64_t i = 0; i < n; ++i) {
@@ -88,6 +88,30 @@ TEST(VectorTest, RmsNormRopeSoftmax) {
     for (float v : before) want += std::exp(v - max);
     EXPECT_NEAR(sum, want, 1e-6 * want);
   }
+}
+
+// Real models reach gates of thousands: exponentials far beyond the range of f32 must come out as limits, not as garbage.
+TEST(VectorTest, GatesOfAnySize) {
+  std::vector<float> g, u, out;
+  for (float v : {0.5f, 20.0f, 87.0f, 89.0f, 100.0f, 200.0f, 1e3f, 5e3f, 1e5f, 1e12f}) {
+    for (float sign : {1.0f, -1.0f}) {
+      g.push_back(sign * v);
+      u.push_back(1.0f);
+    }
+  }
+  const int64_t n = static_cast<int64_t>(g.size());
+  out.resize(n);
+  SiluMulRow(g.data(), u.data(), n, out.data());
+  for (int64_t i = 0; i < n; ++i) EXPECT_NEAR(out[i], g[i] / (1 + std::exp(-double{g[i]})), 1e-6 * std::fabs(g[i]) + 1e-9) << g[i];
+  GeluTanhMulRow(g.data(), u.data(), n, out.data());
+  for (int64_t i = 0; i < n; ++i) {
+    const double x = g[i], want = 0.5 * x * (1 + std::tanh(0.7978845608028654 * (x + 0.044715 * x * x * x)));
+    EXPECT_NEAR(out[i], want, 1e-6 * std::fabs(x) + 1e-7) << g[i];
+  }
+  const std::vector<float> p(64, 1.0f / 64), dz(64, 300.0f);
+  double curvature = 0, mean = 0;
+  KlPartialRow(p.data(), dz.data(), 64, &curvature, &mean);
+  EXPECT_TRUE(std::isfinite(curvature) && curvature > 1e30);
 }
 
 TEST(VectorTest, KlPartsAreExactForTinyAndLargeDifferences) {

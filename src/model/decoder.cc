@@ -84,7 +84,7 @@ Status Decoder::ForwardBatch(std::span<const Input> batch, std::vector<float>* l
     AlignedBuffer<float> per_layer;
     if (spec_.per_layer_input_size > 0) {
       PerLayerInputs(spec_, weights_.per_layer, ids, flow.data(x), 0, spec_.num_layers(),
-                     per_layer.Grow(flow.rows() * spec_.per_layer_width()), pool_);
+                     per_layer.Grow(flow.rows() * spec_.per_layer_width()), pool_, products_);
     }
     for (size_t i = 0; i < spec_.layers.size(); ++i) {
       if (spec_.per_layer_input_size > 0) {
@@ -117,8 +117,8 @@ Status Decoder::ForwardBatch(std::span<const Input> batch, std::vector<float>* l
     return ResourceExhausted("no memory for {} tokens at position {}; use a shorter prompt", ids.size(),
                              batch.front().cache->length());
   }
-  for (float v : *logits) {
-    if (!std::isfinite(v)) return DataLoss("the model's logits are not finite: {}", DescribeDamage(weights_));
+  if (!IsFiniteRow(logits->data(), static_cast<int64_t>(logits->size()))) {
+    return DataLoss("the model's logits are not finite: {}", DescribeDamage(weights_));
   }
   return OkStatus();
 }

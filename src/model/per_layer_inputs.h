@@ -9,6 +9,7 @@
 #include "base/thread_pool.h"
 #include "model/decoder_spec.h"
 #include "model/weights.h"
+#include "ops/linear.h"
 
 namespace optiq {
 
@@ -16,7 +17,7 @@ namespace optiq {
 //   (norm(projection h / sqrt(d)) + sqrt(P) table[id]) / sqrt(2),
 // h [ids.size(), hidden_size]: the scaled embeddings. Ids must be within the table.
 void PerLayerInputs(const DecoderSpec& spec, const PerLayerWeights& w, std::span<const int32_t> ids, const float* h, int first,
-                    int last, float* out, ThreadPool* pool);
+                    int last, float* out, ThreadPool* pool, Products products = Products::kF32);
 
 }  // namespace optiq
 

@@ -13,6 +13,9 @@ namespace optiq {
 
 namespace {
 
+// Segments up to this many rows are decode steps; longer ones are parts of prompts.
+constexpr int64_t kDecodeRows = 16;
+
 // "model.layers.3.mlp.up_proj" -> "up_proj".
 std::string_view ModuleName(std::string_view path) { return path.substr(path.rfind('.') + 1); }
 
@@ -157,7 +160,17 @@ ValueId PlainFlow::AttendTo(ValueId q, KeysValues kv, const AttentionSpec& spec,
   for (const Segment& s : segments_) {
     const float* queries = data(q) + row * columns(q);
     float* out = data(y) + row * columns(y);
-    if (s.cache != nullptr) {
+    if (s.cache != nullptr && products_ == Products::kFast && s.rows <= kDecodeRows) {
+      // A step that checks drafts computes each row as a plain step does: one query over the keys up to it.
+      for (int64_t i = 0; i < s.rows; ++i) {
+        std::vector<KvSpan> spans = s.cache->Spans(layer);
+        const int64_t position = s.start + i;
+        std::erase_if(spans, [&](const KvSpan& span) { return span.position > position; });
+        for (KvSpan& span : spans) span.count = std::min(span.count, position + 1 - span.position);
+        cached.push_back({.q = queries + i * columns(q), .out = out + i * columns(y), .rows = 1, .start = position,
+                          .spans = std::move(spans)});
+      }
+    } else if (s.cache != nullptr) {
       cached.push_back({.q = queries, .out = out, .rows = s.rows, .start = s.start, .spans = s.cache->Spans(layer)});
     } else {
       OPTIQ_CHECK(kv.k >= 0);
@@ -282,7 +295,8 @@ ValueId PlainFlow::ExpertLinear(ValueId x, ValueId routing, const ExpertWeights&
   const std::vector<int32_t>& experts = values_[routing].experts;
   std::vector<ExpertPair> pairs(experts.size());
   for (size_t i = 0; i < pairs.size(); ++i) pairs[i] = {experts[i], static_cast<int64_t>(i) / k, static_cast<int64_t>(i)};
-  optiq::ExpertLinear(data(x), w.in, pairs, w.experts, data(y), w.out, pool_, {.fixed_order = fixed_order_});
+  optiq::ExpertLinear(data(x), w.in, pairs, w.experts, data(y), w.out, pool_,
+                      {.products = products_, .fixed_order = fixed_order_ && products_ != Products::kFast});
   return y;
 }
 
@@ -306,7 +320,9 @@ ValueId PlainFlow::ExpertSum(ValueId slots, ValueId routing, const ExpertWeights
   std::vector<ExpertPair> pairs(experts.size());
   for (size_t i = 0; i < pairs.size(); ++i) pairs[i] = {experts[i], static_cast<int64_t>(i), static_cast<int64_t>(i) / k};
   optiq::ExpertLinear(data(slots), w.in, pairs, w.experts, data(y), w.out, pool_,
-                      {.output = ExpertOutput::kAccumulate, .fixed_order = fixed_order_});
+                      {.products = products_,
+                       .output = ExpertOutput::kAccumulate,
+                       .fixed_order = fixed_order_ && products_ != Products::kFast});
   return y;
 }
 

@@ -35,6 +35,14 @@ void ExpertLinear(const float* x, int64_t ldx, std::span<const ExpertPair> pairs
   if (pairs.empty()) return;
   const Groups groups = GroupByExpert(pairs, experts.size());
   const int64_t in = experts[0].cols, out = experts[0].rows;
+  // One row through several experts (decoding): one parallel region for all.
+  const bool one_row = std::all_of(pairs.begin(), pairs.end(), [&](const ExpertPair& p) { return p.in_row == pairs[0].in_row; });
+  if (one_row && options.output == ExpertOutput::kStore && !options.fixed_order) {
+    std::vector<LinearProduct> all;
+    for (const ExpertPair& p : pairs) all.push_back({.w = &experts[p.expert], .y = y + p.out_row * ldy, .ldy = ldy});
+    LinearMany(x + pairs[0].in_row * ldx, 1, ldx, all, pool, options.products);
+    return;
+  }
   thread_local AlignedBuffer<float> gathered, products;  // of the calling thread, kept: fresh pages are slow
   for (size_t e = 0; e < experts.size(); ++e) {
     const int64_t first = groups.begin[e], m = groups.begin[e + 1] - first;

@@ -82,8 +82,9 @@ void BlockProduct(const float* x, const BF16Rows* xb, int64_t m, int64_t ldx, co
                   int64_t end, float* y, int64_t ldy) {
   Scratch& s = ThreadScratch();
   const int64_t nr = GemmPanelColumns(), n = end - begin, panels = DivUp(n, nr);
-  float* rows = s.rows.Grow(n * w.cols);
-  DecodeRows(w, begin, end, rows);
+  const bool stored = xb != nullptr && !w.affine && w.weight.is_plain() && w.weight.dtype == DType::kBF16;
+  float* rows = stored ? nullptr : s.rows.Grow(n * w.cols);
+  if (!stored) DecodeRows(w, begin, end, rows);
   for (int64_t k0 = 0; k0 < w.cols; k0 += kBlockDepth) {
     const int64_t k = std::min(kBlockDepth, w.cols - k0);
     float* panel = nullptr;
@@ -95,8 +96,15 @@ void BlockProduct(const float* x, const BF16Rows* xb, int64_t m, int64_t ldx, co
       panel = s.panel.Grow(panels * panel_size);
     }
     for (int64_t p = 0; p < panels; ++p) {
-      const float* source = rows + p * nr * w.cols + k0;
       const int64_t columns = std::min(nr, n - p * nr);
+      if (stored) {
+        const int64_t stride = w.cols * 2;
+        const std::byte* source = RowBytes(w.weight, begin + p * nr) + k0 * 2;
+        const bool more = p + 1 < panels && n - (p + 1) * nr >= nr;
+        PackPanelStoredBF16(source, stride, columns, k, more ? source + nr * stride : nullptr, panel_bf16 + p * panel_size);
+        continue;
+      }
+      const float* source = rows + p * nr * w.cols + k0;
       if (xb != nullptr) {
         PackPanelBF16(source, w.cols, columns, k, panel_bf16 + p * panel_size);
       } else {

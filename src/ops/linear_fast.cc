@@ -43,6 +43,15 @@ Workspace& ThreadWorkspace() {
   return workspace;
 }
 
+// The first rows of a task that this thread will likely take later: kernels fetch ahead only within a task.
+void PrefetchTask(const Task& task, std::span<const LinearProduct> products) {
+  const WeightMatrix& w = *products[task.product].w;
+  const int64_t stride = static_cast<int64_t>(w.weight.bytes.size()) / w.rows;
+  const std::byte* p = w.weight.bytes.data() + task.begin * stride;
+  const int64_t bytes = std::min<int64_t>(16 << 10, std::min<int64_t>(32, task.end - task.begin) * stride);
+  for (int64_t i = 0; i < bytes; i += 64) __builtin_prefetch(p + i, 0, 2);
+}
+
 std::byte* ThreadScratch(int64_t bytes) {
   thread_local AlignedBuffer<std::byte> scratch;
   return scratch.Grow(bytes);
@@ -84,7 +93,8 @@ void LinearAffine(const float* x, int64_t m, int64_t ldx, std::span<const Linear
   for (const LinearProduct& p : products) total_rows += p.w->rows;
   // A few tasks per thread: a neighbour on the machine may slow one of them down.
   const int64_t unit = m == 1 ? 16 : k.panel_rows;
-  const int64_t chunk = std::clamp(RoundUp(DivUp(total_rows, 4 * pool->num_threads()), unit), unit, m == 1 ? 1024 : 2 * unit);
+  const int64_t most = m == 1 ? 1024 : m <= 32 ? 2 * unit : unit;
+  const int64_t chunk = std::clamp(RoundUp(DivUp(total_rows, 4 * pool->num_threads()), unit), unit, most);
   for (size_t i = 0; i < products.size(); ++i) {
     const WeightMatrix& w = *products[i].w;
     const ActivationFormat format = ActivationFormatFor(*w.affine, bits);
@@ -96,11 +106,13 @@ void LinearAffine(const float* x, int64_t m, int64_t ldx, std::span<const Linear
                             .end = std::min(w.rows, r + chunk)});
     }
   }
+  const int64_t threads = pool->num_threads();
   pool->ParallelFor(static_cast<int64_t>(work.tasks.size()), [&](int64_t index, int) {
     const Task& t = work.tasks[index];
     const LinearProduct& p = products[t.product];
     const AffineRows w = RowsOf(*p.w);
     float* y = p.y + t.begin;
+    if (index + threads < static_cast<int64_t>(work.tasks.size())) PrefetchTask(work.tasks[index + threads], products);
     if (m == 1) {
       k.gemv(w, t.begin, t.end, t.end, *t.a, y);
     } else {

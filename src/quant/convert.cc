@@ -11,6 +11,7 @@
 #include "quant/allocation.h"
 #include "quant/encode_module.h"
 #include "quant/evaluate.h"
+#include "quant/expert_stats.h"
 #include "quant/metadata.h"
 #include "quant/model_card.h"
 #include "quant/report_html.h"
@@ -116,6 +117,7 @@ class Conversion {
       return CheckPlan(in_.spec, s_.plan);
     }
     RETURN_IF_ERROR(Timed("sensitivity", [&] { return Measure(); }));
+    if (std::string warning = UnreachedExpertsWarning(s_.table); !warning.empty()) s_.warnings.push_back(std::move(warning));
     return Timed("allocation", [&]() -> Status {
       AllocationRequest request{.overrides = o_.overrides};
       ASSIGN_OR_RETURN(request.budget_bytes, Budget());
@@ -125,6 +127,8 @@ class Conversion {
       for (int i = 0; file_budget_ > 0 && i < 8; ++i) {
         ASSIGN_OR_RETURN(const PlanSize size, SizeOfPlan(*in_.checkpoint, in_.spec, s_.plan));
         if (size.file_bytes() <= file_budget_) break;
+        // From what this plan uses: taking it off the budget alone may change nothing.
+        request.budget_bytes = std::min(request.budget_bytes, size.quantizable_bytes);
         request.budget_bytes -= std::min(request.budget_bytes, size.file_bytes() - file_budget_);
         ASSIGN_OR_RETURN(allocation, Allocate(s_.table, request));
         s_.plan = PlanFromAllocation(s_.table, allocation);

@@ -43,7 +43,6 @@ class MomentFlow : public PlainFlow {
     AddSquares(data(x), rows(), columns(x), pool_, &(*sums_)[w.matrix.path]);
     return PlainFlow::Linear(x, w);
   }
-  ValueId Linears(ValueId x, std::initializer_list<const LinearWeights*> all) override { return Flow::Linears(x, all); }
   ValueId ExpertLinear(ValueId x, ValueId routing, const ExpertWeights& w) override {
     AddExpertSquares(x, routing, w, false);
     return PlainFlow::ExpertLinear(x, routing, w);
@@ -52,6 +51,7 @@ class MomentFlow : public PlainFlow {
     AddExpertSquares(slots, routing, w, true);
     return PlainFlow::ExpertSum(slots, routing, w);
   }
+  ValueId Linears(ValueId x, std::initializer_list<const LinearWeights*> all) override { return Flow::Linears(x, all); }
 
  private:
   void AddExpertSquares(ValueId x, ValueId routing, const ExpertWeights& w, bool slots) {

@@ -6,6 +6,7 @@
 
 #include "quant/allocation.h"
 #include "quant/escape.h"
+#include "quant/expert_stats.h"
 #include "quant/report_assets.h"
 #include "quant/report_charts.h"
 
@@ -350,7 +351,7 @@ std::string ReportHtml(const ConvertSummary& summary) {
       "weight</title>\n<style>{}</style>\n</head>\n<body>\n<main>\n",
       EscapeHtml(DisplayName(summary)), summary.achieved_bpw, kReportCss);
   out += Header(summary) + Tiles(summary) + Warnings(summary) + Evaluation(summary) + SensitivityMap(items, scale) +
-         BitsMap(items, scale) + MostSensitive(items, scale) + Curve(summary) + HowMade(summary) + AllWeights(items);
+         BitsMap(items, scale) + MostSensitive(items, scale) + ExpertsHtml(summary.table) + Curve(summary) + HowMade(summary) + AllWeights(items);
   out += fmt::format(
       "<footer>Written by optiq.cpp {}. This page asks nothing of any server.</footer>\n</main>\n<script>{}</script>\n"
       "</body>\n</html>\n",

@@ -101,6 +101,13 @@ void SpellTextConfig(const DecoderSpec& spec, Json* config) {
     fill(&text, "tie_word_embeddings", spec.tie_word_embeddings);
     SpellForMlx(&text);
   }
+  if (spec.model_type == "qwen3_moe") {
+    if (text.contains("num_local_experts")) fill(&text, "num_experts", text["num_local_experts"]);
+    fill(&text, "decoder_sparse_step", 1);
+    fill(&text, "mlp_only_layers", Json::array());
+    fill(&text, "norm_topk_prob", false);
+    fill(&text, "head_dim", spec.layers[0].attention.head_dim);
+  }
   if (!spec.model_type.starts_with("gemma4")) return;
   fill(&text, "num_kv_shared_layers", 0);
   fill(&text, "use_double_wide_mlp", false);

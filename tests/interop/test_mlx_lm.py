@@ -83,3 +83,21 @@ def test_stock_mlx_lm_loads_what_we_write(name, bits, groups, target, tmp_path):
                  "generation_config.json", "model.safetensors.index.json"):
         assert (out / file).is_file(), file
     compare(out, name, tmp_path)
+
+
+def test_towers_are_left_out_or_kept_beside_the_text_model(tmp_path):
+    plain, kept = tmp_path / "plain", tmp_path / "kept"
+    common = ["--candidate-bits", "4,8", "--target-bpw", "6", "--calibration-sequences", 1, "--calibration-length", 16, "--no-eval", "--force-plan",
+              "--json", "--quiet"]
+    result = json.loads(run("convert", MODELS / "gemma4_e2b", "-o", plain, *common))
+    assert any("towers" in w for w in result["optiq_cpp"]["warnings"])
+    assert not (plain / "optiq_towers.safetensors").exists()
+    run("convert", MODELS / "gemma4_e2b", "-o", kept, "--keep-towers", *common)
+    towers = mx.load(str(kept / "optiq_towers.safetensors"))
+    assert set(towers) == {"vision_tower.patch_embedder.input_proj.weight", "audio_tower.output_proj.weight",
+                           "embed_audio.embedding_projection.weight", "embed_vision.embedding_projection.weight"}
+    original = mx.load(str(MODELS / "gemma4_e2b/model.safetensors"))
+    assert all(mx.array_equal(v, original["model." + k]) for k, v in towers.items())
+    compare(kept, "gemma4_e2b", tmp_path)  # stock mlx-lm still loads the text model
+    done = subprocess.run([OPTIQ, "convert", MODELS / "qwen3", "-o", tmp_path / "no", "--keep-towers", "--quiet"], capture_output=True, text=True)
+    assert done.returncode == 2 and "no image or sound towers" in done.stderr

@@ -9,7 +9,9 @@ namespace {
 
 StatusOr<DecoderSpec> AddExperts(ConfigFields* c, DecoderSpec spec, bool shared_expert, bool renormalize_by_default) {
   MoeSpec moe;
-  moe.num_experts = c->Int("num_experts", 1, limits::kExperts);
+  // transformers 5 writes num_local_experts for qwen3_moe.
+  const char* count = !c->Has("num_experts") && c->Has("num_local_experts") ? "num_local_experts" : "num_experts";
+  moe.num_experts = c->Int(count, 1, limits::kExperts);
   moe.experts_per_token = c->Int("num_experts_per_tok", 1, limits::kExperts);
   moe.intermediate_size = c->Int("moe_intermediate_size", 1, limits::kWidth);
   moe.renormalize = c->Bool("norm_topk_prob", renormalize_by_default);
