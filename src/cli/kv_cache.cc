@@ -135,6 +135,12 @@ void RegisterKvCache(CLI::App& app, CommandContext* context) {
   sub->add_option("--group-size", o.group_size, "Values that share a scale; smaller where a head's size demands it")
       ->check(CLI::IsMember({32, 64, 128}))
       ->capture_default_str();
+  sub->add_option("--dense-first", o.dense_first, "First tokens that stay bf16 (in optiq_kv_config.json)")
+      ->check(CLI::Range(0, 1 << 16))
+      ->capture_default_str();
+  sub->add_option("--dense-recent", o.dense_recent, "Most recent tokens that stay bf16 (likewise)")
+      ->check(CLI::Range(0, 1 << 16))
+      ->capture_default_str();
   sub->add_option("--context", o.context, "Tokens that bytes are counted for (default: the model's context, at most 32768)")
       ->check(CLI::Range(int64_t{1}, int64_t{1} << 28))
       ->type_name("N");

@@ -232,6 +232,66 @@ TEST(KvAttention, EqualsPlainAttentionForAnySchedule) {
   }
 }
 
+// Tokens that stay bf16 lie in stores of their own. The first ones, and the recent ones of this pass and before, are read as bf16.
+TEST(KvAttention, ReadsDenseTokensWhereTheyLie) {
+  std::mt19937 random(6);
+  std::normal_distribution<float> normal;
+  ThreadPool pool(2);
+  constexpr int64_t kAll = 200, kWidth = kHeads * kDim, kQWidth = kQHeads * kDim;
+  std::vector<float> q(kAll * kQWidth), k(kAll * kWidth), v(kAll * kWidth);
+  for (auto* x : {&q, &k, &v}) {
+    for (float& e : *x) e = normal(random);
+  }
+  for (auto [first, recent] : std::vector<std::pair<int64_t, int64_t>>{{5, 0}, {0, 7}, {3, 40}, {300, 0}, {0, 300}}) {
+    for (int64_t window : {0, 50}) {
+      const KvLayerGeometry geometry{.heads = kHeads, .head_dim = kDim, .window = window};
+      const KvLayerPlan plan{.keys = {4, 32}, .values = {3, 32}, .dense_first = first, .dense_recent = recent};
+      KvEntry quantized({.heads = kHeads, .head_dim = kDim}, {plan.keys, plan.values}), dense({.heads = kHeads, .head_dim = kDim}, {});
+      for (KvEntry* e : {&quantized, &dense}) {
+        e->Append(kAll, k.data(), v.data(), nullptr);
+        e->Commit();
+      }
+      KvCache cache({geometry}, {.layers = {plan}});
+      const AttentionShape shape{.num_heads = kQHeads, .num_kv_heads = kHeads, .head_dim = kDim, .window = window, .scale = 0.125f};
+      while (cache.length() < kAll) {
+        const int64_t start = cache.length(), n = std::min<int64_t>(kAll - start, random() % 2 == 0 ? 1 : 1 + random() % 60);
+        std::vector<float> out(n * kQWidth);
+        cache.Append(0, n, &k[start * kWidth], &v[start * kWidth], &pool);
+        const KvAttentionCall call{.q = &q[start * kQWidth], .out = out.data(), .rows = n, .start = start, .spans = cache.Spans(0)};
+        KvAttention({&call, 1}, shape, &pool);
+        cache.Done(0);
+        cache.Advance(n);
+        const int64_t reach = window > 0 ? std::min(recent, window) : recent;
+        for (int64_t i = 0; i < n; ++i) {
+          const int64_t position = start + i, oldest = window > 0 ? std::max<int64_t>(0, position - window + 1) : 0;
+          std::vector<double> p;
+          std::vector<float> values, key(kWidth), value(kWidth);
+          for (int64_t h = 0; h < kQHeads; ++h) {
+            double top = -1e30, sum = 0;
+            p.clear();
+            values.clear();
+            for (int64_t j = oldest; j <= position; ++j) {
+              const bool is_dense = j < first || (recent > 0 && j >= start - reach);
+              (is_dense ? dense : quantized).Read(j, key.data(), value.data());
+              double s = 0;
+              for (int64_t e = 0; e < kDim; ++e) s += double{q[position * kQWidth + h * kDim + e]} * key[h / 2 * kDim + e];
+              p.push_back(0.125 * s);
+              top = std::max(top, p.back());
+              values.insert(values.end(), &value[h / 2 * kDim], &value[h / 2 * kDim] + kDim);
+            }
+            for (double& s : p) sum += s = std::exp(s - top);
+            for (int64_t e = 0; e < kDim; ++e) {
+              double want = 0;
+              for (size_t j = 0; j < p.size(); ++j) want += p[j] / sum * values[j * kDim + e];
+              ASSERT_NEAR(out[i * kQWidth + h * kDim + e], want, 2e-5) << first << " " << recent << " " << window << " " << position;
+            }
+          }
+        }
+      }
+    }
+  }
+}
+
 TEST(KvAttention, DoesNotDependOnThreads) {
   const Goldens goldens;
   std::vector<float> k = goldens.ByPosition("k"), v = goldens.ByPosition("v"), q = goldens.ByPosition("q");

@@ -68,10 +68,8 @@ void KvEntry::Append(int64_t n, const float* keys, const float* values, ThreadPo
     first_->Write(length_, done, keys, values, pool);
   }
   stage_begin_ += done;
-  if (done == n) {
-    high_ = std::max(high_, length_ + n);
-    return;
-  }
+  in_place_ = false;
+  if (done == n) return;
   keys += done * width;
   values += done * width;
   if (base_ != nullptr || plan_.dense_recent > 0 || (ring() && n > 1)) {
@@ -83,6 +81,7 @@ void KvEntry::Append(int64_t n, const float* keys, const float* values, ThreadPo
   }
   if (ring()) {
     main_.Write(Slot(stage_begin_), 1, keys, values, nullptr);
+    in_place_ = true;
   } else {
     main_.Write(stage_begin_, n - done, keys, values, pool);
   }
@@ -133,8 +132,7 @@ std::vector<KvSpan> KvEntry::Spans() const {
   if (base_ != nullptr) {
     base_->HeldSpans(/*chunk=*/true, &out);
   } else {
-    // A single staged row (dense_recent) is a step: it sees the ring as after it, one old row less than a full ring.
-    HeldSpans(staged_ != nullptr, &out);
+    HeldSpans(/*chunk=*/!in_place_, &out);
   }
   if (staged_ != nullptr) {
     out.push_back({.store = staged_->view(), .slot = stage_slot_, .count = length_ + appended_ - stage_begin_,

@@ -88,6 +88,7 @@ class KvEntry {
   int64_t stage_begin_ = 0, stage_slot_ = 0;
   int64_t length_ = 0;    // positions committed
   int64_t appended_ = 0;  // rows of this pass
+  bool in_place_ = false;  // its one row went into the ring at once
   int64_t dense_from_ = 0;  // recent rows before it were quantized before a Trim made them recent again
   int64_t high_ = 0;      // the longest length the ring was written to: older rows are gone
 };

@@ -42,7 +42,7 @@ struct Piece {
 // The pieces of which some query of positions first..last sees something.
 std::vector<Piece> PiecesOf(const std::vector<KvSpan>& spans, int64_t first, int64_t last, int64_t window) {
   std::vector<Piece> pieces;
-  const int64_t oldest = window > 0 ? first - window + 1 : std::numeric_limits<int64_t>::min();
+  const int64_t oldest = window > 0 ? first - window + 1 : 0;  // no position is negative
   for (const KvSpan& span : spans) {
     const int64_t rows = span.store.keys->rows;
     const int64_t skip = std::max<int64_t>(0, std::min(span.count, oldest - span.position));

@@ -33,6 +33,12 @@ std::vector<Choice> ChoicesOf(const KvLayerGeometry& g, const std::map<int, doub
 
 }  // namespace
 
+int64_t KvDenseBytes(const KvLayerGeometry& g, const KvRecommendOptions& options, int64_t context) {
+  if (g.heads == 0 || KvGroupFor(g.head_dim, options.group_size) == 0) return 0;
+  const KvLayerPlan all{.keys = {8, 32}, .values = {8, 32}, .dense_first = options.dense_first, .dense_recent = options.dense_recent};
+  return KvLayerBytes(g, all, context) - KvPositionsKept(g, context) * KvBytesPerToken(g, all);
+}
+
 int64_t KvBudget(const KvGeometry& geometry, const KvRecommendOptions& options, int64_t context) {
   double bytes = 0;
   for (const KvLayerGeometry& g : geometry) {
@@ -71,8 +77,11 @@ StatusOr<KvPlan> AllocateKv(const KvGeometry& geometry, const KvSensitivity& sen
     }
     classes.push_back(std::move(options_of));
   }
-  const int64_t budget = KvBudget(geometry, options, context);
-  const auto solution = SolveMckp(classes, static_cast<uint64_t>(budget));
+  int64_t budget = KvBudget(geometry, options, context);
+  if (!alike) {
+    for (const KvLayerGeometry& g : geometry) budget -= KvDenseBytes(g, options, context);
+  }
+  const auto solution = budget > 0 ? SolveMckp(classes, static_cast<uint64_t>(budget)) : std::nullopt;
   if (!solution) {
     return InvalidArgument("--target-bits {}: the lowest candidate widths need {} bytes at {} tokens, the target allows {}",
                            options.target_bits, MckpMinWeight(classes), context, budget);
@@ -81,7 +90,12 @@ StatusOr<KvPlan> AllocateKv(const KvGeometry& geometry, const KvSensitivity& sen
   plan.layers.resize(geometry.size());
   for (size_t s = 0; s < sides.size(); ++s) {
     const Choice& choice = sides[s].choices[solution->choice[s / step]];
-    (sides[s].keys ? plan.layers[sides[s].layer].keys : plan.layers[sides[s].layer].values) = choice.format;
+    KvLayerPlan& layer = plan.layers[sides[s].layer];
+    (sides[s].keys ? layer.keys : layer.values) = choice.format;
+    if (!alike && choice.format.quantized()) {
+      layer.dense_first = options.dense_first;
+      layer.dense_recent = options.dense_recent;
+    }
   }
   *predicted_kl = solution->cost;
   return plan;

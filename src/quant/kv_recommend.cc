@@ -14,7 +14,7 @@
 namespace optiq {
 namespace {
 
-constexpr int64_t kPrefillChunk = 512, kScoreChunk = 32;
+constexpr int64_t kPrefillChunk = 512, kScoreChunk = 8;  // scored like decoding: few rows at a time
 constexpr int64_t kDefaultContext = 32768;
 constexpr double kSideRunRange = 1.5;  // bits from the target: where allocation decides
 
@@ -57,11 +57,14 @@ Json SideJson(const std::map<int, double>& kl) {
 }
 
 // All layers alike where their heads allow; otherwise bf16.
-KvPlan OneSidePlan(const KvGeometry& geometry, int group_size, int bits, KvFormat other, bool keys, bool values) {
+KvPlan OneSidePlan(const KvGeometry& geometry, int group_size, int bits, KvFormat other, bool keys, bool values, int64_t dense_first = 0,
+                   int64_t dense_recent = 0) {
   KvPlan plan = UniformKvPlan(geometry, other);
   for (size_t i = 0; i < geometry.size(); ++i) {
     const int group = geometry[i].heads > 0 ? KvGroupFor(geometry[i].head_dim, group_size) : 0;
     if (group == 0 || bits > 8) continue;
+    plan.layers[i].dense_first = dense_first;
+    plan.layers[i].dense_recent = dense_recent;
     if (keys) plan.layers[i].keys = {bits, group};
     if (values) plan.layers[i].values = {bits, group};
   }
@@ -78,7 +81,7 @@ Status MeasureFactors(Decoder* decoder, const TokenBatch& tokens, const KvRecomm
     for (int bits : options.candidate_bits) {
       if (bits > 8 || std::fabs(bits - options.target_bits) > kSideRunRange) continue;
       plans.push_back({fmt::format("{} {}-bit", keys ? "keys" : "values", bits),
-                       OneSidePlan(geometry, options.group_size, bits, {.bits = 32}, keys, !keys)});
+                       OneSidePlan(geometry, options.group_size, bits, {.bits = 32}, keys, !keys, options.dense_first, options.dense_recent)});
       what.emplace_back(keys, bits);
     }
   }
@@ -209,6 +212,7 @@ StatusOr<KvRecommendation> RecommendKv(const Checkpoint& checkpoint, const KvRec
   RETURN_IF_ERROR(AllocateKv(geometry, nothing, options, out.context, false, &unused).status());
 
   const KvSensitivityOptions measure{.bits = options.candidate_bits, .group_size = options.group_size,
+                                     .dense_first = options.dense_first, .dense_recent = options.dense_recent,
                                      .score_tokens = options.score_tokens, .memory_bytes = options.memory_bytes};
   ASSIGN_OR_RETURN(out.sensitivity, MeasureKvSensitivity(decoder.get(), tokens, measure, pool, progress));
   if (options.calibrate) RETURN_IF_ERROR(MeasureFactors(decoder.get(), tokens, options, out.context, pool, progress, &out));

@@ -21,6 +21,9 @@ struct KvRecommendOptions {
   double target_bits = 4.5;  // the bytes of a cache with this many bits per code everywhere (4: as large as uniform 4 bits)
   std::vector<int> candidate_bits = {4, 8};  // of 2 3 4 5 6 8 16
   int group_size = 64;
+  // Tokens that quantized layers keep in bf16 in the extended file: the first (attention sinks) and the most recent. Few bytes at a long
+  // context, and what attention reads most.
+  int64_t dense_first = 4, dense_recent = 64;
   int64_t context = 0;       // positions that the bytes are counted for; 0: the model's context, at most 32768
   CalibrationOptions calibration = {.sequences = 2, .length = 2048};
   CalibrationOptions heldout = {.sequences = 2, .length = 2048, .heldout = true};  // of the check
@@ -56,6 +59,8 @@ struct KvRecommendation {
 // `alike`, every layer. kInvalidArgument when even the lowest widths are too large.
 StatusOr<KvPlan> AllocateKv(const KvGeometry& geometry, const KvSensitivity& sensitivity, const KvRecommendOptions& options,
                             int64_t context, bool alike, double* predicted_kl);
+// Bytes of the tokens that `options` keep in bf16 in one layer; 0 where it cannot be quantized.
+int64_t KvDenseBytes(const KvLayerGeometry& layer, const KvRecommendOptions& options, int64_t context);
 // The bytes that options.target_bits stand for.
 int64_t KvBudget(const KvGeometry& geometry, const KvRecommendOptions& options, int64_t context);
 

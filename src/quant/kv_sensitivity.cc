@@ -143,7 +143,7 @@ class Prober {
         s->layer = layer;
         s->side = side;
         s->bits = bits;
-        KvLayerPlan plan{.keys = {32}, .values = {32}};
+        KvLayerPlan plan{.keys = {32}, .values = {32}, .dense_first = options_.dense_first, .dense_recent = options_.dense_recent};
         (side == KvSide::kKeys ? plan.keys : plan.values) = {bits, group};
         s->encoded = std::make_unique<KvEntry>(g, plan);
         s->encoded->Encode(*base_->entry(layer));

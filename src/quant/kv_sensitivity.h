@@ -34,6 +34,7 @@ struct KvSensitivity {
 struct KvSensitivityOptions {
   std::vector<int> bits = {4, 8};
   int group_size = 64;
+  int64_t dense_first = 0, dense_recent = 0;  // tokens that a quantized layer keeps in bf16
   int64_t score_tokens = 128;  // of every sequence, at its end
   uint64_t memory_bytes = 2ull << 30;
 };
