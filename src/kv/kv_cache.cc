@@ -12,6 +12,7 @@ KvCache::KvCache(KvGeometry geometry, KvPlan plan) : geometry_(std::move(geometr
   states_.resize(n);
   readers_.assign(n, 0);
   pending_.assign(n, 0);
+  borrowed_.assign(n, nullptr);
   converted_ = plan_.quantized_start <= 0;
   for (size_t i = 0; i < n; ++i) {
     const KvLayerGeometry& g = geometry_[i];
@@ -59,8 +60,9 @@ void KvCache::Append(int layer, int64_t n, const float* keys, const float* value
 }
 
 void KvCache::Done(int layer) {
+  if (borrowed_[layer] != nullptr) return;
   OPTIQ_CHECK(pending_[layer] > 0);
-  if (--pending_[layer] == 0) entries_[layer]->Commit();
+  if (--pending_[layer] == 0 && !(keep_shared_ && readers_[layer] > 1)) entries_[layer]->Commit();
 }
 
 void KvCache::Advance(int64_t n) {

@@ -33,7 +33,9 @@ class KvCache {
   // Rows for positions length()..length()+n-1 of one layer. Throws std::bad_alloc.
   void Append(int layer, int64_t n, const float* keys, const float* values, ThreadPool* pool = nullptr);
   // What this pass's queries of a layer see, appended rows included. `layer` has keys of its own; readers name their donor.
-  std::vector<KvSpan> Spans(int layer) const { return entries_[layer]->Spans(); }
+  std::vector<KvSpan> Spans(int layer) const {
+    return borrowed_[layer] != nullptr ? borrowed_[layer]->Spans() : entries_[layer]->Spans();
+  }
   // Told by each reader of a layer, its own queries included, when it is done: the last one frees what only this pass needs.
   void Done(int layer);
   // Called once per forward, after every layer. Converts layers whose quantized_start is reached; throws std::bad_alloc.
@@ -50,6 +52,10 @@ class KvCache {
   const KvEntry* entry(int layer) const { return entries_[layer].get(); }
   // Replaces an entry by another of the same length: a probe of one layer, or what was loaded.
   void Replace(int layer, std::unique_ptr<KvEntry> entry);
+  // For probes that begin behind a layer which later ones read: `from` keeps that layer's rows of its pass when told to, and the probe
+  // reads them there.
+  void KeepShared() { keep_shared_ = true; }
+  void Borrow(int layer, const KvCache& from) { borrowed_[layer] = from.entry(layer); }
   // Frees an entry that no later layer of this pass reads. For probes.
   void Drop(int layer) { entries_[layer].reset(); }
   // For loading: all entries have `length` positions.
@@ -66,8 +72,9 @@ class KvCache {
   std::vector<std::unique_ptr<KvEntry>> entries_;
   std::vector<std::vector<float>> states_;
   std::vector<int> readers_, pending_;  // per layer: how many Done calls end a pass; how many are to come in this one
+  std::vector<const KvEntry*> borrowed_;
   int64_t length_ = 0;
-  bool probe_ = false, has_state_ = false;
+  bool probe_ = false, has_state_ = false, keep_shared_ = false;
   bool converted_ = false;  // entries have the formats of plan_
 };
 

@@ -319,6 +319,9 @@ class Conversion {
       if (in_.spec.max_position_embeddings > 0) {
         kv.calibration.length = std::min(kv.calibration.length, in_.spec.max_position_embeddings);
         kv.score_tokens = std::min(kv.score_tokens, kv.calibration.length / 4);
+        // Of a short context they would be a large part.
+        kv.dense_recent = std::min(kv.dense_recent, in_.spec.max_position_embeddings / 64);
+        kv.dense_first = std::min(kv.dense_first, in_.spec.max_position_embeddings / 128);
       }
       if (kv.score_tokens < 1) return OkStatus();
       const StatusOr<KvRecommendation> r = RecommendKv(*written, kv, pool_, progress_);

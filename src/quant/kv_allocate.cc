@@ -83,8 +83,10 @@ StatusOr<KvPlan> AllocateKv(const KvGeometry& geometry, const KvSensitivity& sen
   }
   const auto solution = budget > 0 ? SolveMckp(classes, static_cast<uint64_t>(budget)) : std::nullopt;
   if (!solution) {
-    return InvalidArgument("--target-bits {}: the lowest candidate widths need {} bytes at {} tokens, the target allows {}",
-                           options.target_bits, MckpMinWeight(classes), context, budget);
+    return InvalidArgument("--target-bits {}: the lowest candidate widths need {} bytes at {} tokens, the target allows {} beside the {} "
+                           "tokens that stay bf16; use a larger target, a longer context or fewer bf16 tokens",
+                           options.target_bits, MckpMinWeight(classes), context, std::max<int64_t>(0, budget),
+                           alike ? 0 : options.dense_first + options.dense_recent);
   }
   KvPlan plan;
   plan.layers.resize(geometry.size());

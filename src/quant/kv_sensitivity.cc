@@ -38,6 +38,7 @@ class Prober {
 
   Status Prepare(std::span<const int32_t> ids) {
     const int64_t prefix = static_cast<int64_t>(ids.size()) - rows_;
+    path_.reset();
     base_ = decoder_->MakeCache();
     const Products products = decoder_->products();
     decoder_->set_products(Products::kFast);
@@ -61,9 +62,10 @@ class Prober {
       for (int64_t i = 1; i < StreamsAtOnce(); ++i) std::memcpy(one + i * size, one, size * sizeof(float));
     }
     // The reference's path; every probe of layer i starts from its input.
-    auto cache = KvCache::Probe(*base_);
+    path_ = KvCache::Probe(*base_);
+    path_->KeepShared();
     for (int i = 0; i < spec_.num_layers(); ++i) {
-      KvCache* c = cache.get();
+      KvCache* c = path_.get();
       const float* in = inputs_[i].data();
       float* out = inputs_[i + 1].data();
       RunLayer(i, {&c, 1}, {&in, 1}, {&out, 1});
@@ -149,6 +151,9 @@ class Prober {
         s->encoded->Encode(*base_->entry(layer));
         s->cache = KvCache::Probe(*base_);
         s->cache->Replace(layer, KvEntry::Probe(*s->encoded));
+        for (int donor = 0; donor < layer; ++donor) {
+          if (ReadLater(donor)) s->cache->Borrow(donor, *path_);
+        }
         std::memcpy(s->x.Grow(rows_ * width_), inputs_[layer].data(), rows_ * width_ * sizeof(float));
         streams->push_back(std::move(s));
       }
@@ -181,7 +186,7 @@ class Prober {
   const KvSensitivityOptions& options_;
   ThreadPool* pool_;
   const int64_t rows_, width_;
-  std::unique_ptr<KvCache> base_;
+  std::unique_ptr<KvCache> base_, path_;  // the prefix; the reference's pass over the scored tokens
   RopeTables ropes_;
   BufferPool<float> buffers_;
   std::vector<AlignedBuffer<float>> inputs_;  // of every layer, and the last one's output

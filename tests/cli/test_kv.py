@@ -79,7 +79,7 @@ def test_kv_cache_recommends_and_generate_reads_it(model, tmp_path):
     out = tmp_path / "m"
     shutil.copytree(model, out)
     done = run("kv-cache", out, "--calibration-sequences", "1", "--calibration-length", "96", "--score-tokens", "16", "--context", "512",
-               "--candidate-bits", "3,4,8", "--group-size", "32", "--target-bits", "4.5", "-o", out, "--json", "--quiet")
+               "--candidate-bits", "3,4,8", "--group-size", "32", "--target-bits", "4.5", "--dense-recent", "8", "-o", out, "--json", "--quiet")
     assert done.returncode == 0, done.stderr
     result = json.loads(done.stdout)
     assert result["bytes"] <= result["budget_bytes"] < result["bf16_bytes"]
