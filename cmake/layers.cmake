@@ -53,6 +53,10 @@ optiq_layer(base LIBS absl::status absl::statusor fmt::fmt nlohmann_json::nlohma
 optiq_layer(io DEPS base)
 optiq_layer(tensor DEPS io base)
 optiq_layer(kernels DEPS tensor LIBS hwy)
+if(OPTIQ_SANITIZE)
+  # One instruction set: kernels for six, each instrumented, take minutes and gigabytes per file. Every set is tested without sanitizers.
+  target_compile_definitions(optiq_kernels PRIVATE HWY_COMPILE_ONLY_STATIC)
+endif()
 optiq_layer(ops DEPS kernels tensor base)
 optiq_layer(text DEPS io base LIBS optiq_rust)
 optiq_layer(kv DEPS ops)
