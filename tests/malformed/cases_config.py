@@ -83,7 +83,7 @@ def add_cases(c):
     quantization("entry_false_but_quantized", 2, layer, lambda q: q.update({layer: False}))
     quantization("entry_number", 2, layer, lambda q: q.update({layer: 8}))
     quantization("entry_for_float_module", 2, "model.norm", lambda q: q.update({"model.norm": {"bits": 4, "group_size": 64}}))
-    quantization("entry_of_unknown_path_is_valid", 0, "", lambda q: q.update({"vision_tower.x": {"bits": 8, "group_size": 64}}))
+    quantization("entry_of_unknown_path", 2, "vision_tower.x", lambda q: q.update({"vision_tower.x": {"bits": 8, "group_size": 64}}))
     c.config("section_missing", 2, "no 'quantization' field", lambda config: [
         config.pop("quantization"), config.pop("quantization_config", None)], group="quantization", base="base-4bit")
     c.config("section_is_array", 2, "quantization", setter(quantization=[]), group="quantization", base="base-4bit")
