@@ -4,11 +4,11 @@
 #include <sys/resource.h>
 
 #include <algorithm>
-#include <chrono>
 #include <memory>
 #include <string>
 #include <vector>
 
+#include "base/clock.h"
 #include "cli/command.h"
 #include "cli/format.h"
 #include "cli/interrupt.h"
@@ -59,15 +59,15 @@ double ComputeShare(const BenchCase& c, double peak) { return c.ops > 0 && peak 
 std::string Percent(double share) { return share > 0 ? fmt::format("{:.0f} %", 100 * share) : ""; }
 
 Status RunBenchCommand(const BenchFlags& flags, const CommandContext& context) {
-  const auto start = std::chrono::steady_clock::now();
+  const double start = SteadySeconds();
   ASSIGN_OR_RETURN(const LoadedModel model, LoadWeightsOnly(flags.model, context));
-  const double load_seconds = std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count();
+  const double load_seconds = SteadySeconds() - start;
   model.decoder->set_products(flags.exact ? Products::kF32 : Products::kFast);
   std::vector<float> logits;
   const int32_t first = 0;
   const auto cache = model.decoder->MakeCache();
   RETURN_IF_ERROR(model.decoder->Forward({&first, 1}, cache.get(), false, &logits));
-  const double first_token_seconds = std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count();
+  const double first_token_seconds = SteadySeconds() - start;
 
   const MachineLimits limits = MeasureMachineLimits(model.pool.get());
   const double peak = flags.exact ? limits.f32_ops : std::max(limits.int8_ops, limits.bf16_ops);

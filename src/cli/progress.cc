@@ -4,8 +4,8 @@
 #include <unistd.h>
 
 #include <algorithm>
-#include <chrono>
 
+#include "base/clock.h"
 #include "cli/format.h"
 #include "cli/table.h"
 #include "cli/terminal.h"
@@ -17,10 +17,6 @@ constexpr double kQuietSeconds = 2;  // work that takes no longer shows nothing
 constexpr double kBarInterval = 0.1;
 constexpr double kPlainInterval = 10;
 constexpr double kResumeSeconds = 0.5;  // a first update this early tells what an earlier run had done
-
-double SteadySeconds() {
-  return std::chrono::duration<double>(std::chrono::steady_clock::now().time_since_epoch()).count();
-}
 
 std::string Amount(const ProgressState& s, int64_t value) {
   return s.unit == "B" ? FormatBytes(value) : fmt::format("{}", value);

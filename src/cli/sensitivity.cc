@@ -8,7 +8,7 @@
 #include "cli/command.h"
 #include "cli/quant_options.h"
 #include "io/atomic_file.h"
-#include "quant/convert.h"
+#include "quant/measure.h"
 
 namespace optiq {
 namespace {
@@ -28,15 +28,16 @@ Status RunSensitivity(SensitivityFlags flags, const CommandContext& context) {
   }
   ThreadPool pool(context.threads);
   const auto progress = context.MakeProgress();
-  SweepStats stats;
-  TokenBatch tokens;
+  ASSIGN_OR_RETURN(const FloatModel model, OpenFloatModel(o.model));
+  ASSIGN_OR_RETURN(Measurement m, MeasureModel(model, o, flags.work_dir, &pool, progress.get()));
+  const SweepStats& stats = m.stats;
   ConvertSummary summary;
-  ASSIGN_OR_RETURN(summary.table, Sensitivity(o, flags.work_dir, &pool, progress.get(), &stats, &tokens));
+  summary.table = std::move(m.table);
   const Json json = summary.table.ToJson();
   if (!o.output.empty()) RETURN_IF_ERROR(AtomicWriteFile(o.output, json.dump(1) + "\n"));
   if (context.json) return WriteJson(json);
   std::string text = fmt::format("KL(float || float with one weight at 4 bits), {} tokens; the {} largest of {} weights\n\n{}",
-                                 tokens.sequences * tokens.length, std::min<size_t>(flags.rows, summary.table.items.size()),
+                                 m.tokens.sequences * m.tokens.length, std::min<size_t>(flags.rows, summary.table.items.size()),
                                  summary.table.items.size(), SensitivityText(summary, flags.rows));
   if (stats.gemm_flops > 0) {
     text += fmt::format("\n{} probes, {} pass{} over the model, {}, {:.0f} GFLOP/s in matrix products\n", stats.probes,

@@ -62,11 +62,7 @@ Status Decoder::ForwardBatch(std::span<const Input> batch, std::vector<float>* l
     if (input.ids.empty()) return InvalidArgument("no tokens to run");
     ids.insert(ids.end(), input.ids.begin(), input.ids.end());
   }
-  for (int32_t id : ids) {
-    if (id < 0 || id >= spec_.vocab_size) {
-      return InvalidArgument("token id {} is outside the vocabulary of {}", id, spec_.vocab_size);
-    }
-  }
+  RETURN_IF_ERROR(CheckTokenIds(spec_, ids, "prompt"));
   try {
     std::vector<Segment> segments;
     int64_t logit_rows = 0;
@@ -119,6 +115,15 @@ Status Decoder::ForwardBatch(std::span<const Input> batch, std::vector<float>* l
   }
   if (!IsFiniteRow(logits->data(), static_cast<int64_t>(logits->size()))) {
     return DataLoss("the model's logits are not finite: {}", DescribeDamage(weights_));
+  }
+  return OkStatus();
+}
+
+Status CheckTokenIds(const DecoderSpec& spec, std::span<const int32_t> ids, std::string_view what) {
+  for (int32_t id : ids) {
+    if (id < 0 || id >= spec.vocab_size) {
+      return InvalidArgument("{}: token id {} is outside the vocabulary of {}", what, id, spec.vocab_size);
+    }
   }
   return OkStatus();
 }

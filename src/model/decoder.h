@@ -66,6 +66,9 @@ class Decoder {
 // What the model's layers keep: heads, windows, shared layers.
 KvGeometry KvGeometryOf(const DecoderSpec& spec);
 
+// kInvalidArgument naming `what` and the id when one is outside the vocabulary.
+Status CheckTokenIds(const DecoderSpec& spec, std::span<const int32_t> ids, std::string_view what);
+
 // Rows of the embedding times embedding_scale: out f32 [ids.size(), hidden_size]. Ids must be in range.
 void EmbedTokens(const DecoderSpec& spec, const WeightMatrix& embedding, std::span<const int32_t> ids, float* out,
                  ThreadPool* pool);

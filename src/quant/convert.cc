@@ -1,9 +1,9 @@
 #include "quant/convert.h"
 
 #include <algorithm>
-#include <chrono>
 #include <cmath>
 
+#include "base/clock.h"
 #include "base/file.h"
 #include "base/sha256.h"
 #include "io/atomic_dir.h"
@@ -12,6 +12,7 @@
 #include "quant/encode_module.h"
 #include "quant/evaluate.h"
 #include "quant/expert_stats.h"
+#include "quant/measure.h"
 #include "quant/metadata.h"
 #include "quant/model_card.h"
 #include "quant/report_html.h"
@@ -23,37 +24,7 @@
 namespace optiq {
 namespace {
 
-double Now() {
-  return std::chrono::duration<double>(std::chrono::steady_clock::now().time_since_epoch()).count();
-}
-
 std::string FormatName(AffineFormat f) { return fmt::format("uniform {}-bit g{}", f.bits, f.group_size); }
-
-std::vector<AffineFormat> Candidates(const ConvertOptions& o) {
-  std::vector<AffineFormat> out;
-  for (int bits : o.candidate_bits) {
-    for (int group : o.group_sizes) out.push_back({bits, group});
-  }
-  return out;
-}
-
-struct Input {
-  std::unique_ptr<Checkpoint> checkpoint;
-  DecoderSpec spec;
-};
-
-StatusOr<Input> OpenInput(const std::string& path) {
-  Input in;
-  ASSIGN_OR_RETURN(in.checkpoint, Checkpoint::Open(path));
-  ASSIGN_OR_RETURN(in.spec, ParseDecoderSpec(in.checkpoint->config(), path + "/config.json"));
-  return in;
-}
-
-StatusOr<TokenBatch> LoadTokens(const Checkpoint& checkpoint, const CalibrationOptions& options) {
-  ASSIGN_OR_RETURN(std::shared_ptr<const Tokenizer> tokenizer, Tokenizer::Load(checkpoint));
-  ASSIGN_OR_RETURN(std::optional<ChatTemplate> chat, ChatTemplate::Load(checkpoint));
-  return LoadCalibration(*tokenizer, chat ? &*chat : nullptr, options);
-}
 
 class Conversion {
  public:
@@ -61,7 +32,7 @@ class Conversion {
       : o_(options), pool_(pool), progress_(progress), s_(result_.summary) {}
 
   StatusOr<ConvertResult> Run() {
-    ASSIGN_OR_RETURN(in_, OpenInput(o_.model));
+    ASSIGN_OR_RETURN(in_, OpenFloatModel(o_.model));
     if (!o_.dry_run) {
       RETURN_IF_ERROR(CheckOutputPath(o_.model, o_.output));
       ASSIGN_OR_RETURN(dir_, AtomicDir::Create(o_.output, o_.overwrite));
@@ -88,9 +59,9 @@ class Conversion {
  private:
   template <typename Fn>
   Status Timed(const char* stage, Fn fn) {
-    const double start = Now();
+    const double start = SteadySeconds();
     Status status = fn();
-    s_.stages.push_back({stage, Now() - start});
+    s_.stages.push_back({stage, SteadySeconds() - start});
     return status;
   }
 
@@ -152,9 +123,11 @@ class Conversion {
       }
       return CheckTable();
     }
-    TokenBatch tokens;
-    ASSIGN_OR_RETURN(s_.table, Sensitivity(o_, work_, pool_, progress_, &result_.sweep, &tokens));
-    NoteCalibration(tokens);
+    ASSIGN_OR_RETURN(Measurement m, MeasureModel(in_, o_, work_, pool_, progress_));
+    NoteCalibration(m.tokens);
+    s_.table = std::move(m.table);
+    result_.sweep = m.stats;
+    moments_ = std::move(m.moments);
     return OkStatus();
   }
 
@@ -174,8 +147,12 @@ class Conversion {
   Status LoadMoments() {
     bool needed = false;
     for (const auto& [path, entry] : s_.plan.entries) needed |= !entry.dense && entry.encoder != "rtn";
-    if (!needed) return OkStatus();
-    ASSIGN_OR_RETURN(TokenBatch tokens, LoadTokens(*in_.checkpoint, o_.calibration));
+    if (moments_.has_value()) return OkStatus();
+    if (!needed) {
+      moments_.emplace();
+      return OkStatus();
+    }
+    ASSIGN_OR_RETURN(const TokenBatch tokens, LoadTokens(*in_.checkpoint, o_.calibration));
     if (s_.calibration_tokens == 0) NoteCalibration(tokens);
     ASSIGN_OR_RETURN(moments_, MeasureInputMoments(*in_.checkpoint, in_.spec, tokens, work_, pool_, progress_));
     return OkStatus();
@@ -232,7 +209,7 @@ class Conversion {
   Status Write() {
     RETURN_IF_ERROR(Timed("writing", [&]() -> Status {
       std::vector<std::string> dropped;
-      RETURN_IF_ERROR(WriteModel(*in_.checkpoint, in_.spec, s_.plan, moments_, dir_->path(), pool_, progress_, &dropped));
+      RETURN_IF_ERROR(WriteModel(*in_.checkpoint, in_.spec, s_.plan, *moments_, dir_->path(), pool_, progress_, &dropped));
       if (o_.keep_towers) RETURN_IF_ERROR(WriteTowers(*in_.checkpoint, in_.spec, dir_->path()));
       for (const std::string& name : in_.checkpoint->TextFiles()) {
         ASSIGN_OR_RETURN(std::string text, in_.checkpoint->ReadTextFile(name));
@@ -243,7 +220,7 @@ class Conversion {
     }));
     return Timed("verifying", [&]() -> Status {
       ASSIGN_OR_RETURN(artifact_, Checkpoint::Open(dir_->path()));
-      RETURN_IF_ERROR(VerifyModel(*in_.checkpoint, in_.spec, s_.plan, moments_, *artifact_, pool_, progress_));
+      RETURN_IF_ERROR(VerifyModel(*in_.checkpoint, in_.spec, s_.plan, *moments_, *artifact_, pool_, progress_));
       s_.file_bytes = artifact_->file_bytes();
       return OkStatus();
     });
@@ -404,10 +381,10 @@ class Conversion {
   ProgressSink* progress_;
   ConvertResult result_;
   ConvertSummary& s_;
-  Input in_;
+  FloatModel in_;
   std::unique_ptr<AtomicDir> dir_;
   std::string work_;
-  InputMoments moments_;
+  std::optional<InputMoments> moments_;  // measured with the sensitivities, or for a plan that came from a file
   uint64_t file_budget_ = 0;  // of all safetensors files; 0: the budget is for the weights alone
   std::unique_ptr<Checkpoint> artifact_;
 };
@@ -423,41 +400,6 @@ Plan UniformPlan(const DecoderSpec& spec, AffineFormat format) {
     if (!formats.empty()) plan.entries[m.path] = {.format = formats[0]};
   }
   return plan;
-}
-
-StatusOr<SensitivityTable> Sensitivity(const ConvertOptions& o, const std::string& work_dir, ThreadPool* pool,
-                                       ProgressSink* progress, SweepStats* stats, TokenBatch* calibration) {
-  ASSIGN_OR_RETURN(Input in, OpenInput(o.model));
-  ASSIGN_OR_RETURN(*calibration, LoadTokens(*in.checkpoint, o.calibration));
-  // A finished table of the same job is kept beside the sweep's state.
-  std::string key = fmt::format("table 2|{}|{}|{}|", calibration->sha256, o.encoder, o.probe_all);
-  for (AffineFormat f : Candidates(o)) key += fmt::format("{}g{},", f.bits, f.group_size);
-  key += fmt::format("|{}", static_cast<int>(o.products));
-  const std::string key_hash = Sha256Hex(key), done_path = work_dir + "/sensitivity.json";
-  ASSIGN_OR_RETURN(const std::string fingerprint, in.checkpoint->Fingerprint());
-  if (!work_dir.empty() && FileExists(done_path)) {
-    StatusOr<Json> saved = ReadJsonFile(done_path, 1ull << 30);
-    if (saved.ok() && saved->is_object() && saved->value("job", "") == key_hash) {
-      StatusOr<SensitivityTable> table = SensitivityTable::FromJson(*saved, done_path);
-      if (table.ok() && table->fingerprint == fingerprint) {
-        stats->resumed = true;
-        return table;
-      }
-    }
-  }
-  ASSIGN_OR_RETURN(InputMoments moments,
-                   MeasureInputMoments(*in.checkpoint, in.spec, *calibration, work_dir, pool, progress));
-  SweepOptions sweep{.candidates = Candidates(o), .encoder = o.encoder, .probe_all = o.probe_all,
-                     .products = o.products, .memory_bytes = o.memory_bytes, .work_dir = work_dir,
-                     .progress = progress};
-  ASSIGN_OR_RETURN(SensitivityTable table, MeasureSensitivity(*in.checkpoint, in.spec, *calibration, moments, sweep, pool, stats));
-  table.base_model = o.model;
-  if (!work_dir.empty()) {
-    Json json = table.ToJson();
-    json["job"] = key_hash;
-    RETURN_IF_ERROR(AtomicWriteFile(done_path, json.dump() + "\n"));
-  }
-  return table;
 }
 
 StatusOr<ConvertResult> Convert(const ConvertOptions& options, ThreadPool* pool, ProgressSink* progress) {

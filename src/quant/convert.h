@@ -63,10 +63,6 @@ struct ConvertResult {
 // Errors leave nothing under the output's name; a killed run goes on from <output>.partial.
 StatusOr<ConvertResult> Convert(const ConvertOptions& options, ThreadPool* pool, ProgressSink* progress);
 
-// Only the sweep, to a table.
-StatusOr<SensitivityTable> Sensitivity(const ConvertOptions& options, const std::string& work_dir, ThreadPool* pool,
-                                       ProgressSink* progress, SweepStats* stats, TokenBatch* calibration);
-
 // A plan that gives every module of the model one format; modules whose inputs the group does not divide stay dense.
 Plan UniformPlan(const DecoderSpec& spec, AffineFormat format);
 

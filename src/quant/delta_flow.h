@@ -13,12 +13,15 @@
 #ifndef OPTIQ_QUANT_DELTA_FLOW_H_
 #define OPTIQ_QUANT_DELTA_FLOW_H_
 
+#include <algorithm>
 #include <map>
 #include <span>
 #include <string>
 #include <vector>
 
 #include "base/aligned.h"
+#include "base/checked.h"
+#include "kernels/vector.h"
 #include "model/plain_flow.h"
 
 namespace optiq {
@@ -86,6 +89,11 @@ class DeltaFlow : public Flow {
   // fn(row of the tape, row of the stream, position) for all rows of all streams.
   template <typename Fn>
   void ForRows(Fn fn);
+  // A value like inputs[0], by rows: fn gets the rows' full inputs and turns the first of them into the full output, in place.
+  template <size_t kInputs, typename Fn>
+  ValueId PerRow(const ValueId (&inputs)[kInputs], Fn fn);
+  // Turns the full output that a value holds into its difference from the reference.
+  void TakeOffReference(ValueId id);
   // out = reference of id + difference, one row.
   void Full(ValueId id, int64_t tape_row, int64_t row, float* out) const;
 
@@ -105,6 +113,36 @@ class DeltaFlow : public Flow {
   std::vector<Slot> values_;
   BufferPool<float>* buffers_;
 };
+
+template <typename Fn>
+void DeltaFlow::ForRows(Fn fn) {
+  constexpr int64_t kChunk = 16;
+  const int64_t total = streams_ * rows_;
+  pool_->ParallelFor(DivUp(total, kChunk), [&](int64_t task, int) {
+    for (int64_t r = task * kChunk; r < std::min(total, (task + 1) * kChunk); ++r)
+      fn(r % rows_, r, positions_[r % rows_]);
+  });
+}
+
+template <size_t kInputs, typename Fn>
+ValueId DeltaFlow::PerRow(const ValueId (&inputs)[kInputs], Fn fn) {
+  const int64_t n = values_[inputs[0]].columns;
+  const bool zero = std::all_of(inputs, inputs + kInputs, [&](ValueId x) { return is_zero(x); });
+  const ValueId y = NewValue(n, zero);
+  if (zero) return y;
+  float* out = data(y);
+  ForRows([&](int64_t t, int64_t r, int64_t) {
+    thread_local AlignedBuffer<float> scratch[kInputs];
+    float* full[kInputs];
+    for (size_t i = 0; i < kInputs; ++i) {
+      full[i] = scratch[i].Grow(values_[inputs[i]].columns);
+      Full(inputs[i], t, r, full[i]);
+    }
+    fn(full);
+    SubRow(full[0], tape_.data(y) + t * n, n, out + r * n);
+  });
+  return y;
+}
 
 }  // namespace optiq
 

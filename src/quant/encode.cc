@@ -14,11 +14,6 @@ namespace {
 
 constexpr int64_t kRows = 16;
 
-float* RowScratch(int slot, int64_t n) {
-  thread_local AlignedBuffer<float> buffers[2];
-  return buffers[slot].Grow(n);
-}
-
 }  // namespace
 
 DType ScaleDType(const WeightMatrix& w) {
@@ -73,7 +68,8 @@ StatusOr<AffineMatrix> EncodeMatrix(const WeightMatrix& w, AffineFormat format, 
   AffineMatrix m = MakeAffineMatrix(w.rows, w.cols, format, ScaleDType(w));
   std::atomic<bool> finite{true};
   pool->ParallelFor(DivUp(w.rows, kRows), [&](int64_t task, int) {
-    float* row = RowScratch(0, w.cols);
+    AlignedBuffer<float> buffer(w.cols);
+    float* row = buffer.data();
     for (int64_t r = task * kRows; r < std::min(w.rows, (task + 1) * kRows); ++r) {
       DecodeRows(w, r, r + 1, row);
       float sum = 0;
@@ -98,17 +94,16 @@ OutputError OutputErrorOf(const WeightMatrix& w, const AffineMatrix& encoded, st
   std::vector<double> error(tasks), total(tasks);
   const WeightMatrix view = ViewOf(encoded, w.path);
   pool->ParallelFor(tasks, [&](int64_t task, int) {
-    float* a = RowScratch(0, w.cols);
-    float* b = RowScratch(1, w.cols);
+    AlignedBuffer<float> a(w.cols), b(w.cols);
     double e = 0, t = 0;
     for (int64_t r = task * kRows; r < std::min(w.rows, (task + 1) * kRows); ++r) {
-      DecodeRows(w, r, r + 1, a);
-      DecodeRows(view, r, r + 1, b);
+      DecodeRows(w, r, r + 1, a.data());
+      DecodeRows(view, r, r + 1, b.data());
       float row_error = 0, row_total = 0;
       for (int64_t i = 0; i < w.cols; ++i) {
-        const float weight = h.empty() ? 1.0f : h[i], d = a[i] - b[i];
+        const float weight = h.empty() ? 1.0f : h[i], value = a.data()[i], d = value - b.data()[i];
         row_error += weight * d * d;
-        row_total += weight * a[i] * a[i];
+        row_total += weight * value * value;
       }
       e += row_error;
       t += row_total;
@@ -122,11 +117,6 @@ OutputError OutputErrorOf(const WeightMatrix& w, const AffineMatrix& encoded, st
     out.total += total[i];
   }
   return out;
-}
-
-double RelativeError(const WeightMatrix& w, const AffineMatrix& encoded, std::span<const float> h, ThreadPool* pool) {
-  const OutputError e = OutputErrorOf(w, encoded, h, pool);
-  return e.total > 0 ? e.error / e.total : 0;
 }
 
 }  // namespace optiq

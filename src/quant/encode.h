@@ -31,8 +31,6 @@ struct OutputError {
   double error = 0, total = 0;
 };
 OutputError OutputErrorOf(const WeightMatrix& w, const AffineMatrix& encoded, std::span<const float> h, ThreadPool* pool);
-// error / total, 0 for a matrix of zeros.
-double RelativeError(const WeightMatrix& w, const AffineMatrix& encoded, std::span<const float> h, ThreadPool* pool);
 
 }  // namespace optiq
 

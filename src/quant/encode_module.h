@@ -38,7 +38,7 @@ struct ModuleError {
 ModuleError ErrorOfModule(std::span<const WeightMatrix> parts, const EncodedModule& encoded,
                           const InputMoments& moments, ThreadPool* pool);
 
-// Calls fn(rows, first_row, expert) for slices of the parts of at most max_weights weights (at least a row), in order;
+// Calls fn(rows, expert) for slices of the parts of at most max_weights weights (at least a row), in order;
 // expert is -1 when the module is not a stack. Slices encode independently: groups lie within rows.
 Status ForEachSlice(std::span<const WeightMatrix> parts, bool stacked, int64_t max_weights,
                     const std::function<Status(const WeightMatrix& rows, int expert)>& fn);

@@ -11,6 +11,7 @@
 #include "model/blockwise.h"
 #include "model/decoder.h"
 #include "model/plain_flow.h"
+#include "ops/norm.h"
 #include "quant/encode_module.h"
 #include "quant/logit_compare.h"
 
@@ -83,9 +84,7 @@ class Evaluator {
 
   Status Embed(int64_t m) {
     ASSIGN_OR_RETURN(WeightMatrix embedding, LoadEmbedding(reference_, spec_));
-    for (int32_t id : tokens_.ids) {
-      if (id < 0 || id >= spec_.vocab_size) return InvalidArgument("held-out text: token id {} is outside the vocabulary", id);
-    }
+    RETURN_IF_ERROR(CheckTokenIds(spec_, tokens_.ids, "held-out text"));
     Model& model = models_[m];
     // Only the rows of these tokens: a table of an embedding per layer may have billions of weights.
     const bool planned = m > 0 && variants_[m - 1].artifact == nullptr;
@@ -152,10 +151,8 @@ class Evaluator {
     std::vector<LogitCandidate> candidates;
     for (size_t m = 0; m < models_.size(); ++m) {
       ASSIGN_OR_RETURN(std::vector<float> norm, LoadNorm(SourceOf(m), spec_, spec_.norm_path, d));
-      pool_->ParallelFor(total_, [&](int64_t r, int) {
-        float* row = models_[m].state.hidden.data() + r * d;
-        RmsNormRow(row, norm.data(), d, spec_.rms_norm_eps, row);
-      });
+      float* hidden = models_[m].state.hidden.data();
+      RmsNormRows(hidden, total_, d, norm.data(), spec_.rms_norm_eps, hidden, pool_);
       ASSIGN_OR_RETURN(heads[m], MatrixOf(m, head, &owned));
       if (m > 0) candidates.push_back({.hidden = models_[m].state.hidden.data(), .head = &heads[m]});
     }

@@ -15,6 +15,7 @@
 #include "model/blockwise.h"
 #include "model/decoder.h"
 #include "model/plain_flow.h"
+#include "ops/norm.h"
 
 namespace optiq {
 namespace {
@@ -83,9 +84,7 @@ StatusOr<Sums> SumSquares(const Checkpoint& checkpoint, const DecoderSpec& spec,
                           ProgressSink* progress, std::map<std::string, std::vector<int64_t>>* expert_tokens) {
   const int64_t d = spec.hidden_size, total = tokens.sequences * tokens.length;
   ASSIGN_OR_RETURN(WeightMatrix embedding, LoadEmbedding(checkpoint, spec));
-  for (int32_t id : tokens.ids) {
-    if (id < 0 || id >= spec.vocab_size) return InvalidArgument("calibration: token id {} is outside the vocabulary", id);
-  }
+  RETURN_IF_ERROR(CheckTokenIds(spec, tokens.ids, "calibration"));
   Activations state;
   EmbedTokens(spec, embedding, tokens.ids, state.hidden.Grow(total * d), pool);
   Sums sums;
@@ -114,9 +113,7 @@ StatusOr<Sums> SumSquares(const Checkpoint& checkpoint, const DecoderSpec& spec,
   }
   ASSIGN_OR_RETURN(std::vector<float> norm, LoadNorm(checkpoint, spec, spec.norm_path, d));
   float* hidden = state.hidden.data();
-  pool->ParallelFor(total, [&](int64_t r, int) {
-    RmsNormRow(hidden + r * d, norm.data(), d, spec.rms_norm_eps, hidden + r * d);
-  });
+  RmsNormRows(hidden, total, d, norm.data(), spec.rms_norm_eps, hidden, pool);
   AddSquares(hidden, total, d, pool, &sums[spec.tie_word_embeddings ? spec.embed_path : spec.head_path]);
   if (progress != nullptr) progress->End();
   return sums;

@@ -10,8 +10,10 @@
 #include "base/aligned.h"
 #include "base/checked.h"
 #include "kernels/vector.h"
+#include "model/decoder.h"
 #include "model/per_layer_inputs.h"
 #include "model/plain_flow.h"
+#include "ops/norm.h"
 #include "quant/logit_compare.h"
 
 namespace optiq {
@@ -175,9 +177,7 @@ class Prober {
   }
 
   void Normed(const float* x, float* out) {
-    pool_->ParallelFor(rows_, [&](int64_t r, int) {
-      RmsNormRow(x + r * width_, decoder_->weights().final_norm.data(), width_, spec_.rms_norm_eps, out + r * width_);
-    });
+    RmsNormRows(x, rows_, width_, decoder_->weights().final_norm.data(), spec_.rms_norm_eps, out, pool_);
   }
 
   Decoder* decoder_;

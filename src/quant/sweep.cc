@@ -1,17 +1,18 @@
 #include "quant/sweep.h"
 
 #include <algorithm>
-#include <chrono>
 #include <cmath>
 #include <cstring>
 #include <new>
 
 #include "base/checked.h"
+#include "base/clock.h"
 #include "base/sha256.h"
 #include "kernels/vector.h"
 #include "model/blockwise.h"
 #include "model/decoder.h"
 #include "model/plain_flow.h"
+#include "ops/norm.h"
 #include "quant/delta_flow.h"
 #include "quant/encode_module.h"
 #include "quant/logit_compare.h"
@@ -19,10 +20,6 @@
 
 namespace optiq {
 namespace {
-
-double Now() {
-  return std::chrono::duration<double>(std::chrono::steady_clock::now().time_since_epoch()).count();
-}
 
 using Kind = DecoderSpec::ModuleKind;
 
@@ -38,7 +35,7 @@ class Sweep {
         ropes_(MakeRopeTables(spec, tokens.length)) {}
 
   StatusOr<SensitivityTable> Run() {
-    const double start = Now();
+    const double start = SteadySeconds();
     RETURN_IF_ERROR(MakeTable());
     RETURN_IF_ERROR(MakeProbes());
     RETURN_IF_ERROR(Resume());
@@ -48,7 +45,7 @@ class Sweep {
     }
     if (options_.progress != nullptr) options_.progress->End();
     Fill();
-    stats_->seconds = Now() - start;
+    stats_->seconds = SteadySeconds() - start;
     stats_->gemm_flops = flops_;
     stats_->probes = static_cast<int64_t>(probes_.size());
     stats_->waves = static_cast<int>(wave_begin_.size()) - 1;
@@ -206,14 +203,14 @@ class Sweep {
     } else if (loaded.code() != absl::StatusCode::kNotFound) {
       return loaded;
     }
-    last_save_ = Now();
+    last_save_ = SteadySeconds();
     return OkStatus();
   }
 
   Status MaybeSave(bool force) {
-    if (options_.work_dir.empty() || (!force && Now() - last_save_ < options_.save_seconds)) return OkStatus();
+    if (options_.work_dir.empty() || (!force && SteadySeconds() - last_save_ < options_.save_seconds)) return OkStatus();
     RETURN_IF_ERROR(SaveSweepState(state_, total_, spec_, StatePath()));
-    last_save_ = Now();
+    last_save_ = SteadySeconds();
     return OkStatus();
   }
 
@@ -266,9 +263,7 @@ class Sweep {
 
   Status EmbedReference() {
     ASSIGN_OR_RETURN(WeightMatrix embedding, LoadEmbedding(checkpoint_, spec_));
-    for (int32_t id : tokens_.ids) {
-      if (id < 0 || id >= spec_.vocab_size) return InvalidArgument("calibration: token id {} is outside the vocabulary", id);
-    }
+    RETURN_IF_ERROR(CheckTokenIds(spec_, tokens_.ids, "calibration"));
     state_.reference.kv.clear();
     EmbedTokens(spec_, embedding, tokens_.ids, state_.reference.hidden.Grow(total_ * hidden()), pool_);
     return OkStatus();
@@ -553,9 +548,7 @@ class Sweep {
       if (modules_[probes_[p].item].block == num_layers()) probe_of.push_back(p);
     }
     AlignedBuffer<float> normed(total_ * d);
-    pool_->ParallelFor(total_, [&](int64_t r, int) {
-      RmsNormRow(state_.reference.hidden.data() + r * d, norm.data(), d, spec_.rms_norm_eps, normed.data() + r * d);
-    });
+    RmsNormRows(state_.reference.hidden.data(), total_, d, norm.data(), spec_.rms_norm_eps, normed.data(), pool_);
     std::vector<LogitCandidate> candidates(probe_of.size());
     std::vector<EncodedModule> encoded(probe_of.size());
     std::vector<WeightMatrix> heads(probe_of.size());
