@@ -10,6 +10,7 @@
 #include <cstring>
 
 #include "kernels/isa.h"
+#include "kernels/with_value.h"
 
 #if defined(__clang__)
 #pragma clang attribute push(__attribute__((target("avx2,fma,bmi2,f16c"))), apply_to = function)
@@ -294,26 +295,12 @@ void GemmBits(const AffineRows& w, int64_t begin, int64_t end, const QuantizedRo
 }
 
 void Gemv(const AffineRows& w, int64_t begin, int64_t end, int64_t ahead, const QuantizedRows& a, float* y) {
-  switch (w.format.bits) {
-    case 2: return GemvBits<2>(w, begin, end, ahead, a, y);
-    case 3: return GemvBits<3>(w, begin, end, ahead, a, y);
-    case 4: return GemvBits<4>(w, begin, end, ahead, a, y);
-    case 5: return GemvBits<5>(w, begin, end, ahead, a, y);
-    case 6: return GemvBits<6>(w, begin, end, ahead, a, y);
-    default: return GemvBits<8>(w, begin, end, ahead, a, y);
-  }
+  WithAffineBits(w.format.bits, [&](auto bits) { GemvBits<decltype(bits)::value>(w, begin, end, ahead, a, y); });
 }
 
 void Gemm(const AffineRows& w, int64_t begin, int64_t end, const QuantizedRows& a, float* y, int64_t ldy,
           std::byte* scratch) {
-  switch (w.format.bits) {
-    case 2: return GemmBits<2>(w, begin, end, a, y, ldy, scratch);
-    case 3: return GemmBits<3>(w, begin, end, a, y, ldy, scratch);
-    case 4: return GemmBits<4>(w, begin, end, a, y, ldy, scratch);
-    case 5: return GemmBits<5>(w, begin, end, a, y, ldy, scratch);
-    case 6: return GemmBits<6>(w, begin, end, a, y, ldy, scratch);
-    default: return GemmBits<8>(w, begin, end, a, y, ldy, scratch);
-  }
+  WithAffineBits(w.format.bits, [&](auto bits) { GemmBits<decltype(bits)::value>(w, begin, end, a, y, ldy, scratch); });
 }
 
 }  // namespace

@@ -10,6 +10,7 @@
 #include <cstring>
 
 #include "kernels/isa.h"
+#include "kernels/with_value.h"
 
 #if defined(__clang__)
 #pragma clang attribute push(__attribute__((target("avx512f,avx512bw,avx512vl,avx512dq,avx512vnni,avx512vbmi,fma,f16c"))), \
@@ -518,20 +519,7 @@ int64_t PackTiles(int64_t m) { return Tiles(m).count; }
 
 template <int kB, bool kWide>
 void RunTile(int64_t rows, const Tiling& t) {
-  switch (rows) {
-    case 1: return Tile<1, kB, kWide>(t);
-    case 2: return Tile<2, kB, kWide>(t);
-    case 3: return Tile<3, kB, kWide>(t);
-    case 4: return Tile<4, kB, kWide>(t);
-    case 5: return Tile<5, kB, kWide>(t);
-    case 6: return Tile<6, kB, kWide>(t);
-    case 7: return Tile<7, kB, kWide>(t);
-    case 8: return Tile<8, kB, kWide>(t);
-    case 9: return Tile<9, kB, kWide>(t);
-    case 10: return Tile<10, kB, kWide>(t);
-    case 11: return Tile<11, kB, kWide>(t);
-    default: return Tile<12, kB, kWide>(t);
-  }
+  WithValue<1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12>(static_cast<int>(rows), [&](auto n) { Tile<decltype(n)::value, kB, kWide>(t); });
 }
 
 int64_t PieceColumns(int64_t cols, int64_t m) { return m <= kFewRows ? std::min(cols, kPieceColumns) : cols; }
@@ -621,26 +609,12 @@ void GemmWidth(const AffineRows& w, int64_t begin, int64_t end, const QuantizedR
 }
 
 void Gemv(const AffineRows& w, int64_t begin, int64_t end, int64_t ahead, const QuantizedRows& a, float* y) {
-  switch (w.format.bits) {
-    case 2: return GemvWidth<2>(w, begin, end, ahead, a, y);
-    case 3: return GemvWidth<3>(w, begin, end, ahead, a, y);
-    case 4: return GemvWidth<4>(w, begin, end, ahead, a, y);
-    case 5: return GemvWidth<5>(w, begin, end, ahead, a, y);
-    case 6: return GemvWidth<6>(w, begin, end, ahead, a, y);
-    default: return GemvWidth<8>(w, begin, end, ahead, a, y);
-  }
+  WithAffineBits(w.format.bits, [&](auto bits) { GemvWidth<decltype(bits)::value>(w, begin, end, ahead, a, y); });
 }
 
 void Gemm(const AffineRows& w, int64_t begin, int64_t end, const QuantizedRows& a, float* y, int64_t ldy,
           std::byte* scratch) {
-  switch (w.format.bits) {
-    case 2: return GemmWidth<2>(w, begin, end, a, y, ldy, scratch);
-    case 3: return GemmWidth<3>(w, begin, end, a, y, ldy, scratch);
-    case 4: return GemmWidth<4>(w, begin, end, a, y, ldy, scratch);
-    case 5: return GemmWidth<5>(w, begin, end, a, y, ldy, scratch);
-    case 6: return GemmWidth<6>(w, begin, end, a, y, ldy, scratch);
-    default: return GemmWidth<8>(w, begin, end, a, y, ldy, scratch);
-  }
+  WithAffineBits(w.format.bits, [&](auto bits) { GemmWidth<decltype(bits)::value>(w, begin, end, a, y, ldy, scratch); });
 }
 
 }  // namespace

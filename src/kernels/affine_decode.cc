@@ -3,6 +3,7 @@
 #include <cstring>
 
 #include "base/status.h"
+#include "kernels/with_value.h"
 #include "tensor/affine.h"
 
 #undef HWY_TARGET_INCLUDE
@@ -78,14 +79,7 @@ void DecodeBits(const uint8_t* packed, const std::byte* scales, const std::byte*
 void Decode(const std::byte* packed, const std::byte* scales, const std::byte* biases, DType dtype, int bits,
             int64_t group, int64_t cols, float* out) {
   const uint8_t* p = reinterpret_cast<const uint8_t*>(packed);
-  switch (bits) {
-    case 2: return DecodeBits<2>(p, scales, biases, dtype, group, cols, out);
-    case 3: return DecodeBits<3>(p, scales, biases, dtype, group, cols, out);
-    case 4: return DecodeBits<4>(p, scales, biases, dtype, group, cols, out);
-    case 5: return DecodeBits<5>(p, scales, biases, dtype, group, cols, out);
-    case 6: return DecodeBits<6>(p, scales, biases, dtype, group, cols, out);
-    default: return DecodeBits<8>(p, scales, biases, dtype, group, cols, out);
-  }
+  WithAffineBits(bits, [&](auto b) { DecodeBits<decltype(b)::value>(p, scales, biases, dtype, group, cols, out); });
 }
 
 }  // namespace HWY_NAMESPACE

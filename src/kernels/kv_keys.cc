@@ -90,12 +90,7 @@ void KeyScores(const KvTile& t, const float* q, int queries, int64_t begin, int6
                int64_t score_stride) {
   KvWithBits(t.bits, [&](auto bits) {
     constexpr int kBits = decltype(bits)::value;
-    switch (queries) {
-      case 1: return AllScores<kBits, 1>(t, q, begin, end, scores, score_stride);
-      case 2: return AllScores<kBits, 2>(t, q, begin, end, scores, score_stride);
-      case 3: return AllScores<kBits, 3>(t, q, begin, end, scores, score_stride);
-      default: return AllScores<kBits, 4>(t, q, begin, end, scores, score_stride);
-    }
+    WithValue<1, 2, 3, 4>(queries, [&](auto n) { AllScores<kBits, decltype(n)::value>(t, q, begin, end, scores, score_stride); });
   });
 }
 

@@ -11,6 +11,7 @@
 #include <utility>
 
 #include "hwy/highway.h"
+#include "kernels/with_value.h"
 #include "tensor/kv_page.h"
 
 HWY_BEFORE_NAMESPACE();
@@ -69,16 +70,7 @@ HWY_INLINE void KvUnroll(std::integer_sequence<int, kI...>, Fn&& fn) {
 // Calls fn with std::integral_constant<int, bits>.
 template <typename Fn>
 HWY_INLINE void KvWithBits(int bits, Fn&& fn) {
-  switch (bits) {
-    case 2: return fn(std::integral_constant<int, 2>());
-    case 3: return fn(std::integral_constant<int, 3>());
-    case 4: return fn(std::integral_constant<int, 4>());
-    case 5: return fn(std::integral_constant<int, 5>());
-    case 6: return fn(std::integral_constant<int, 6>());
-    case 8: return fn(std::integral_constant<int, 8>());
-    case 16: return fn(std::integral_constant<int, 16>());
-    default: return fn(std::integral_constant<int, 32>());
-  }
+  WithValue<2, 3, 4, 5, 6, 8, 16, 32>(bits, fn);
 }
 
 }  // namespace HWY_NAMESPACE

@@ -25,6 +25,17 @@ HWY_INLINE void Put16(const float* x, int64_t column, int64_t row, int64_t rows,
   }
 }
 
+// Scales and biases of a block's rows, for codes as KvCode gives them: 1 + code / 2^bits.
+template <int kBits>
+HWY_INLINE void LoadParameters(const KvTile& t, int64_t at, float* scale, float* bias) {
+  const KvD d;
+  for (int64_t i = 0; i < kKvBlock; i += hn::Lanes(d)) {
+    const KvV s = hn::Mul(KvLoadParameters(t.scale_dtype, t.scales, at + i), hn::Set(d, float{1 << kBits}));
+    hn::Store(s, d, scale + i);
+    hn::Store(hn::Sub(KvLoadParameters(t.scale_dtype, t.biases, at + i), s), d, bias + i);
+  }
+}
+
 template <int kBits>
 void KeyPanelsOf(const KvTile& t, int64_t begin, int64_t end, int64_t nr, float* panels) {
   const KvD d;
@@ -37,14 +48,7 @@ void KeyPanelsOf(const KvTile& t, int64_t begin, int64_t end, int64_t nr, float*
     for (int64_t b = begin; b < end; ++b) {
       const uint32_t* words = t.words + (c * blocks + b) * kBits * kKvBlock;
       HWY_ALIGN float scale[kKvBlock], bias[kKvBlock];
-      if constexpr (kBits <= 8) {
-        for (int64_t i = 0; i < kKvBlock; i += lanes) {
-          const int64_t at = g * t.rows + b * kKvBlock + i;
-          const KvV s = hn::Mul(KvLoadParameters(t.scale_dtype, t.scales, at), hn::Set(d, float{1 << kBits}));
-          hn::Store(s, d, scale + i);
-          hn::Store(hn::Sub(KvLoadParameters(t.scale_dtype, t.biases, at), s), d, bias + i);
-        }
-      }
+      if constexpr (kBits <= 8) LoadParameters<kBits>(t, g * t.rows + b * kKvBlock, scale, bias);
       KvUnroll(std::make_integer_sequence<int, kKvChunk>(), [&](auto n) HWY_ATTR {
         for (int64_t i = 0; i < kKvBlock; i += lanes) {
           KvV v = KvCode<kBits, decltype(n)::value>(words + i);
@@ -68,14 +72,7 @@ void ValuePanelsOf(const KvTile& t, int64_t begin, int64_t end, int64_t nr, floa
     for (int64_t b = begin; b < end; ++b) {
       const uint32_t* words = t.words + (c * blocks + b) * kBits * kKvBlock;
       HWY_ALIGN float scale[kKvBlock], bias[kKvBlock];
-      if constexpr (kBits <= 8) {
-        for (int64_t i = 0; i < kKvBlock; i += lanes) {
-          const int64_t at = g * t.rows + b * kKvBlock + i;
-          const KvV s = hn::Mul(KvLoadParameters(t.scale_dtype, t.scales, at), hn::Set(d, float{1 << kBits}));
-          hn::Store(s, d, scale + i);
-          hn::Store(hn::Sub(KvLoadParameters(t.scale_dtype, t.biases, at), s), d, bias + i);
-        }
-      }
+      if constexpr (kBits <= 8) LoadParameters<kBits>(t, g * t.rows + b * kKvBlock, scale, bias);
       KvUnroll(std::make_integer_sequence<int, kKvChunk>(), [&](auto n) HWY_ATTR {
         constexpr int kN = decltype(n)::value, kRow = kN % kKvBlock;
         for (int64_t i = 0; i < kKvBlock; i += lanes) {

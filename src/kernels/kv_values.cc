@@ -86,12 +86,7 @@ void AllValues(const KvTile& t, const float* p, int64_t p_stride, int64_t begin,
 void AddValues(const KvTile& t, const float* p, int64_t p_stride, int queries, int64_t begin, int64_t end, float* out) {
   KvWithBits(t.bits, [&](auto bits) {
     constexpr int kBits = decltype(bits)::value;
-    switch (queries) {
-      case 1: return AllValues<kBits, 1>(t, p, p_stride, begin, end, out);
-      case 2: return AllValues<kBits, 2>(t, p, p_stride, begin, end, out);
-      case 3: return AllValues<kBits, 3>(t, p, p_stride, begin, end, out);
-      default: return AllValues<kBits, 4>(t, p, p_stride, begin, end, out);
-    }
+    WithValue<1, 2, 3, 4>(queries, [&](auto n) { AllValues<kBits, decltype(n)::value>(t, p, p_stride, begin, end, out); });
   });
 }
 

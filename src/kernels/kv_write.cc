@@ -5,6 +5,7 @@
 #include <cstring>
 
 #include "base/half.h"
+#include "kernels/with_value.h"
 #include "tensor/affine.h"
 
 #undef HWY_TARGET_INCLUDE
@@ -132,16 +133,7 @@ void WriteBits(const KvPageLayout& l, KvSide side, std::byte* page, int64_t head
 }
 
 void Write(const KvPageLayout& l, KvSide side, std::byte* page, int64_t head, int64_t row, const float* x) {
-  switch (l.format.bits) {
-    case 2: return WriteBits<2>(l, side, page, head, row, x);
-    case 3: return WriteBits<3>(l, side, page, head, row, x);
-    case 4: return WriteBits<4>(l, side, page, head, row, x);
-    case 5: return WriteBits<5>(l, side, page, head, row, x);
-    case 6: return WriteBits<6>(l, side, page, head, row, x);
-    case 8: return WriteBits<8>(l, side, page, head, row, x);
-    case 16: return WriteBits<16>(l, side, page, head, row, x);
-    default: return WriteBits<32>(l, side, page, head, row, x);
-  }
+  WithValue<2, 3, 4, 5, 6, 8, 16, 32>(l.format.bits, [&](auto bits) { WriteBits<decltype(bits)::value>(l, side, page, head, row, x); });
 }
 
 }  // namespace HWY_NAMESPACE
