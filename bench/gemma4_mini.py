@@ -43,7 +43,7 @@ def number(text):
 def answers(model, problems):
     """For every problem: is the generated answer right?"""
     def one(problem):
-        out = run("generate", model, "--exact", "--prompt", problem["question"], "--max-tokens", 96, "--json", "--quiet", threads=1)
+        out = run("generate", model, "--exact", "--temp", "0", "--prompt", problem["question"], "--max-tokens", 96, "--json", "--quiet", threads=1)
         return number(json.loads(out)["text"]) == number(problem["answer"])
     with ThreadPoolExecutor(os.cpu_count()) as pool:
         return list(pool.map(one, problems))

@@ -11,17 +11,18 @@
 #include "cli/line_reader.h"
 #include "cli/model_loader.h"
 #include "cli/sampling_options.h"
+#include "cli/template_options.h"
 #include "cli/terminal.h"
 #include "engine/generate.h"
-#include "text/ordered_json.h"
 
 namespace optiq {
 namespace {
 
 struct ChatOptions {
-  std::string model, system, template_args;
+  std::string model, system;
   bool has_system = false, exact = false;
   int64_t max_tokens = 1024;
+  TemplateOptions chat;
   SamplingOptions sampling;
   KvOptions kv;
 };
@@ -170,11 +171,7 @@ Status RunChat(const ChatOptions& options, const CommandContext& context) {
   if (!model.chat_template) {
     return FailedPrecondition("{}: the model has no chat template; use `optiq generate --raw`", options.model);
   }
-  RenderOptions render;
-  if (!options.template_args.empty()) {
-    ASSIGN_OR_RETURN(render.extra, ParseOrderedJson(options.template_args, "--chat-template-args"));
-    if (!render.extra.is_object()) return InvalidArgument("--chat-template-args: must be a JSON object");
-  }
+  ASSIGN_OR_RETURN(RenderOptions render, options.chat.ToRender(*model.chat_template));
   ASSIGN_OR_RETURN(SamplingParams sampling,
                    options.sampling.ToParams(model.generation, model.decoder->spec().vocab_size, options.model));
   if (sampling.temperature > 0) context.Detail("seed {}", sampling.seed);
@@ -195,12 +192,12 @@ Status RunChat(const ChatOptions& options, const CommandContext& context) {
 void RegisterChat(CLI::App& app, CommandContext* context) {
   CLI::App* sub = AddCommand(app, "chat", "A conversation with a model; one line is one message.",
                              "optiq chat MODEL\n"
-                             "optiq chat MODEL --system \"You are terse.\" --sampling model\n"
+                             "optiq chat MODEL --system \"You are terse.\" --thinking off\n"
                              "printf 'Hello\\nAnd now?\\n' | optiq chat MODEL --quiet");
   auto o = std::make_shared<ChatOptions>();
   sub->add_option("MODEL", o->model, "A model directory (Hugging Face or MLX) or a .gguf file")->required();
   CLI::Option* system = sub->add_option("--system", o->system, "The system message")->type_name("TEXT");
-  sub->add_option("--chat-template-args", o->template_args, "Arguments of the chat template")->type_name("JSON");
+  o->chat.AddTo(sub);
   sub->add_option("--max-tokens", o->max_tokens, "Most tokens of an answer (default 1024)")
       ->check(CLI::Range(int64_t{1}, int64_t{1} << 40))
       ->type_name("N");

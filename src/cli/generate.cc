@@ -18,19 +18,20 @@
 #include "cli/kv_options.h"
 #include "cli/model_loader.h"
 #include "cli/sampling_options.h"
+#include "cli/template_options.h"
 #include "cli/terminal.h"
 #include "engine/generate.h"
 #include "kv/kv_file.h"
-#include "text/ordered_json.h"
 
 namespace optiq {
 namespace {
 
 struct GenerateOptions {
-  std::string model, prompt, prompt_file, system, template_args;
+  std::string model, prompt, prompt_file, system;
   bool has_prompt = false, has_prompt_file = false, has_system = false, raw = false, ignore_eos = false, exact = false, no_draft = false;
   int64_t max_tokens = 256;
   std::vector<std::string> stop;
+  TemplateOptions chat;
   SamplingOptions sampling;
   KvOptions kv;
   std::string prompt_cache;
@@ -94,19 +95,15 @@ StatusOr<std::string> PromptText(const GenerateOptions& options) {
 StatusOr<std::vector<int32_t>> PromptIds(const GenerateOptions& options, const LoadedModel& model,
                                          const std::string& text) {
   if (options.raw || !model.chat_template) {
-    if (options.has_system || !options.template_args.empty()) {
-      return InvalidArgument("{}: the model has no chat template for --system or --chat-template-args", options.model);
+    if (options.has_system || options.chat.any()) {
+      return InvalidArgument("{}: --system, --thinking, --tools and --chat-template-args need a chat template", options.model);
     }
     return model.tokenizer->Encode(text, EncodeMode::kWithSpecial);
   }
   OrderedJson messages = OrderedJson::array();
   if (options.has_system) messages.push_back({{"role", "system"}, {"content", options.system}});
   messages.push_back({{"role", "user"}, {"content", text}});
-  RenderOptions render;
-  if (!options.template_args.empty()) {
-    ASSIGN_OR_RETURN(render.extra, ParseOrderedJson(options.template_args, "--chat-template-args"));
-    if (!render.extra.is_object()) return InvalidArgument("--chat-template-args: must be a JSON object");
-  }
+  ASSIGN_OR_RETURN(const RenderOptions render, options.chat.ToRender(*model.chat_template));
   return EncodeChat(*model.chat_template, *model.tokenizer, messages, render);
 }
 
@@ -204,11 +201,10 @@ void RegisterGenerate(CLI::App& app, CommandContext* context) {
   CLI::Option* file =
       sub->add_option("--prompt-file", o->prompt_file, "A file with the prompt")->type_name("FILE")->excludes(prompt);
   CLI::Option* system = sub->add_option("--system", o->system, "A system message before the prompt")->type_name("TEXT");
-  CLI::Option* args =
-      sub->add_option("--chat-template-args", o->template_args, "Arguments of the chat template")->type_name("JSON");
+  o->chat.AddTo(sub);
   sub->add_flag("--raw", o->raw, "No chat template; special tokens in the prompt count")
       ->excludes(system)
-      ->excludes(args);
+      ->excludes("--thinking", "--tools", "--chat-template-args");
   sub->add_option("--max-tokens", o->max_tokens, "Most tokens to generate (default 256)")
       ->check(CLI::Range(int64_t{1}, int64_t{1} << 40))
       ->type_name("N");

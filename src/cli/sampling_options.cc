@@ -23,7 +23,7 @@ StatusOr<std::pair<int32_t, float>> ParseLogitBias(std::string_view text) {
 }
 
 void SamplingOptions::AddTo(CLI::App* app) {
-  app->add_option("--sampling", preset, "greedy (default), or model: as its generation_config.json says")
+  app->add_option("--sampling", preset, "model: as its generation_config.json says (default), or greedy (default with --temp 0)")
       ->check(CLI::IsMember({"greedy", "model"}))
       ->type_name("NAME");
   app->add_option("--temp", temperature, "Temperature; 0 is greedy and ignores top-p, top-k and min-p")->type_name("T");
@@ -43,7 +43,7 @@ void SamplingOptions::AddTo(CLI::App* app) {
 StatusOr<SamplingParams> SamplingOptions::ToParams(const GenerationConfig& generation, int64_t vocab_size,
                                                    std::string_view model) const {
   SamplingParams params;
-  if (preset == "model") {
+  if (preset == "model" || (preset.empty() && temperature != 0.0)) {
     params = generation.ToSampling();
     if (const Status status = ValidateSampling(params, vocab_size); !status.ok()) {
       return Annotate(status, fmt::format("{}/generation_config.json", model));

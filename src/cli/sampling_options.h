@@ -20,7 +20,8 @@ namespace optiq {
 StatusOr<std::pair<int32_t, float>> ParseLogitBias(std::string_view text);
 
 struct SamplingOptions {
-  std::string preset = "greedy";  // or "model": generation_config.json's
+  // "model": generation_config.json's values; "greedy"; empty: model, but greedy with --temp 0.
+  std::string preset;
   std::optional<double> temperature, top_p, min_p, repetition_penalty, presence_penalty, frequency_penalty;
   std::optional<int64_t> top_k;
   std::optional<uint64_t> seed;

@@ -40,6 +40,9 @@ def error_of(result, code):
 
 
 def generate_json(model, *args, prompt="The sea", **kwargs):
+    """Greedy unless the arguments say how to sample: the golden models' own default is to sample."""
+    if not {"--temp", "--sampling", "--seed"} & set(args):
+        args = ("--temp", "0", *args)
     result = run("generate", model, "--prompt", prompt, "--json", "--quiet", *args, **kwargs)
     assert result.returncode == 0, result.stderr
     assert result.stderr == b""
@@ -262,7 +265,7 @@ def safe_prefix(prompt, key="greedy", tolerance=1e-3):
 @pytest.mark.parametrize("index", [0, 1, 2])
 def test_greedy_continuation_is_the_golden_one(name, index):
     prompt = golden_prompts(name)[index]
-    answer = generate_json(MODELS / name, "--raw", "--exact", "--ignore-eos", "--max-tokens", "32", prompt=prompt["text"])
+    answer = generate_json(MODELS / name, "--raw", "--exact", "--temp", "0", "--ignore-eos", "--max-tokens", "32", prompt=prompt["text"])
     expected = safe_prefix(prompt, tolerance=5e-3 if name == "gemma3_text" else 1e-3)
     assert answer["prompt_tokens"] == len(prompt["ids"])
     assert len(expected) > 0
@@ -288,17 +291,19 @@ def test_a_drawn_seed_is_reported_and_repeats():
 
 def test_sampling_of_the_model():
     # The golden models say do_sample, temperature 1, top_k 64, top_p 0.95.
+    by_default = generate_json(LLAMA, "--raw", "--seed", "3", "--max-tokens", "16", "--ignore-eos")
     by_file = generate_json(LLAMA, "--raw", "--sampling", "model", "--seed", "3", "--max-tokens", "16", "--ignore-eos")
     by_hand = generate_json(
         LLAMA, "--raw", "--temp", "1", "--top-k", "64", "--top-p", "0.95", "--seed", "3", "--max-tokens", "16", "--ignore-eos"
     )
-    greedy = generate_json(LLAMA, "--raw", "--max-tokens", "16", "--ignore-eos")
-    assert by_file["tokens"] == by_hand["tokens"] != greedy["tokens"]
+    greedy = generate_json(LLAMA, "--raw", "--sampling", "greedy", "--max-tokens", "16", "--ignore-eos")
+    cold = generate_json(LLAMA, "--raw", "--temp", "0", "--max-tokens", "16", "--ignore-eos")
+    assert by_default["tokens"] == by_file["tokens"] == by_hand["tokens"] != greedy["tokens"] == cold["tokens"]
 
 
 def test_prompt_sources_agree(tmp_path):
     (tmp_path / "prompt.txt").write_text("The sea")
-    common = ["generate", LLAMA, "--raw", "--max-tokens", "8", "--quiet"]
+    common = ["generate", LLAMA, "--raw", "--temp", "0", "--max-tokens", "8", "--quiet"]
     outputs = [
         run(*common, "--prompt", "The sea"),
         run(*common, "--prompt-file", tmp_path / "prompt.txt"),
@@ -329,6 +334,28 @@ def test_logit_bias_and_end_of_text():
     assert answer["tokens"] == [] and answer["finish_reason"] == "stop" and answer["eos_token_id"] == 508
     answer = generate_json(LLAMA, "--raw", "--logit-bias", "65=1000", "--max-tokens", "3", "--presence-penalty", "-0.5")
     assert answer["tokens"] == [65, 65, 65]
+
+
+def test_thinking_and_tools_reach_the_template(tmp_path):
+    model = MODELS / "gemma4_e2b"
+    size = lambda *args: generate_json(model, "--max-tokens", "1", *args)["prompt_tokens"]  # noqa: E731
+    assert size("--thinking", "on") == size("--chat-template-args", '{"enable_thinking": true}') != size("--thinking", "off")
+    schema = {"type": "function", "function": {"name": "weather", "description": "Now.", "parameters": {"type": "object", "properties": {}}}}
+    tools = tmp_path / "tools.json"
+    tools.write_text(json.dumps([schema]))
+    with_tools = copy_model(tmp_path)
+    (with_tools / "chat_template.jinja").write_text("{% for t in tools %}{{ t | tojson }}{% endfor %}{{ messages[0].content }}")
+    count = generate_json(with_tools, "--max-tokens", "1", "--tools", tools)["prompt_tokens"]
+    assert count > generate_json(with_tools, "--max-tokens", "1")["prompt_tokens"]
+    for wrong, code in [("{}", 2), ("[1]", 2), ('[{"type": "function"}]', 2), ("[", 4)]:
+        tools.write_text(wrong)
+        assert "tools.json" in error_of(run("generate", with_tools, "--prompt", "x", "--tools", tools), code)
+    error_of(run("generate", with_tools, "--prompt", "x", "--tools", tmp_path / "none.json"), 3)
+    error_of(run("generate", model, "--prompt", "x", "--thinking", "perhaps"), 2)
+    bare = with_tools
+    (bare / "chat_template.jinja").write_text("{% for m in messages %}{{ m.content }}{% endfor %}")
+    for option in [("--thinking", "on"), ("--tools", tools)]:  # neither is silently left out
+        assert option[0] in error_of(run("generate", bare, "--prompt", "x", *option), 2)
 
 
 def test_chat_template_is_used_unless_raw():
@@ -414,13 +441,13 @@ def test_no_escape_sequences_without_a_terminal():
 
 
 def chat(text, *args):
-    return run("chat", LLAMA, "--max-tokens", "8", *args, stdin=text)
+    return run("chat", LLAMA, "--temp", "0", "--max-tokens", "8", *args, stdin=text)
 
 
 def test_chat_answers_piped_lines():
     result = chat("Hello\n\nAnd now?", "--quiet")
     assert result.returncode == 0 and result.stderr == b""
-    first = run("generate", LLAMA, "--prompt", "Hello", "--max-tokens", "8", "--quiet").stdout
+    first = run("generate", LLAMA, "--prompt", "Hello", "--temp", "0", "--max-tokens", "8", "--quiet").stdout
     assert result.stdout.startswith(first)
     assert len(result.stdout) > len(first)
 

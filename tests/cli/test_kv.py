@@ -18,7 +18,7 @@ def run(*args):
 
 
 def generate(*args):
-    done = run("generate", *args, "--raw", "--max-tokens", "12", "--json", "--quiet", "--ignore-eos")
+    done = run("generate", *args, "--raw", "--temp", "0", "--max-tokens", "12", "--json", "--quiet", "--ignore-eos")
     assert done.returncode == 0, done.stderr
     return json.loads(done.stdout)
 
