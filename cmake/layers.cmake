@@ -62,6 +62,11 @@ if(OPTIQ_SANITIZE)
   # One instruction set: kernels for six, each instrumented, take minutes and gigabytes per file. Every set is tested without sanitizers.
   target_compile_definitions(optiq_kernels PRIVATE HWY_COMPILE_ONLY_STATIC)
 endif()
+if(OPTIQ_FUZZ)
+  # The targets link kernels but never run them: instrumenting these takes longer than fuzzing.
+  target_compile_options(optiq_kernels PRIVATE -fno-sanitize=all -fno-sanitize=fuzzer-no-link)
+  set_target_properties(optiq_kernels PROPERTIES DISABLE_PRECOMPILE_HEADERS ON)
+endif()
 optiq_layer(ops DEPS kernels tensor base)
 optiq_layer(text DEPS io base LIBS optiq_rust)
 optiq_layer(kv DEPS ops)
