@@ -12,6 +12,7 @@
 #include "cli/command.h"
 #include "cli/format.h"
 #include "cli/interrupt.h"
+#include "cli/kv_options.h"
 #include "cli/model_loader.h"
 #include "cli/table.h"
 #include "kernels/isa.h"
@@ -23,6 +24,7 @@ namespace {
 struct BenchFlags {
   std::string model;
   BenchOptions options;
+  KvOptions kv;
   bool exact = false, profile = false;
 };
 
@@ -65,7 +67,9 @@ Status RunBenchCommand(const BenchFlags& flags, const CommandContext& context) {
   model.decoder->set_products(flags.exact ? Products::kF32 : Products::kFast);
   std::vector<float> logits;
   const int32_t first = 0;
-  const auto cache = model.decoder->MakeCache();
+  BenchOptions options = flags.options;
+  ASSIGN_OR_RETURN(options.kv_plan, flags.kv.ToPlan(*model.checkpoint, model.decoder->spec(), flags.exact ? 32 : 16));
+  ASSIGN_OR_RETURN(const auto cache, model.decoder->MakeCache(options.kv_plan));
   RETURN_IF_ERROR(model.decoder->Forward({&first, 1}, cache.get(), false, &logits));
   const double first_token_seconds = SteadySeconds() - start;
 
@@ -76,15 +80,19 @@ Status RunBenchCommand(const BenchFlags& flags, const CommandContext& context) {
   OpProfile profile;
   if (flags.profile) model.decoder->set_profile(&profile);
   ASSIGN_OR_RETURN(const std::vector<BenchCase> cases,
-                   RunBench(model.decoder.get(), flags.options, &InterruptScope::flag(), progress.get()));
+                   RunBench(model.decoder.get(), options, &InterruptScope::flag(), progress.get()));
   const double rss = PeakRss();
 
+  const KvGeometry geometry = KvGeometryOf(model.decoder->spec());
+  const int64_t context_length = std::max<int64_t>(1, model.decoder->spec().max_position_embeddings);
   if (context.json) {
     Json json = {{"model", flags.model},
                  {"threads", model.pool->num_threads()},
                  {"isa", IsaName()},
                  {"exact", flags.exact},
                  {"file_bytes", model.checkpoint->file_bytes()},
+                 {"weight_bytes_per_token", WorkOf(*model.decoder).step_bytes},
+                 {"kv_cache", KvPlanJson(options.kv_plan, geometry, context_length)},
                  {"load_seconds", load_seconds},
                  {"first_token_seconds", first_token_seconds},
                  {"peak_rss_bytes", rss},
@@ -100,7 +108,7 @@ Status RunBenchCommand(const BenchFlags& flags, const CommandContext& context) {
                                {"tokens", c.tokens},
                                {"tokens_per_second", c.Rate()},
                                {"seconds", c.seconds},
-                               {"memory_share", MemoryShare(c, flags.options.steps, limits)},
+                               {"memory_share", MemoryShare(c, options.steps, limits)},
                                {"compute_share", ComputeShare(c, peak)}});
     }
     for (const auto& [name, entry] : profile.ops) {
@@ -113,6 +121,10 @@ Status RunBenchCommand(const BenchFlags& flags, const CommandContext& context) {
                                  model.pool->num_threads(), IsaName(), flags.exact ? ", exact" : "");
   text += fmt::format("load {:.3f} s, first token {:.3f} s after the start, peak memory {} (mapped weights included)\n",
                       load_seconds, first_token_seconds, FormatBytes(rss));
+  text += fmt::format("a token reads {} of weights, experts as routed\n", FormatBytes(WorkOf(*model.decoder).step_bytes));
+  if (flags.kv.any()) {
+    for (const std::string& line : KvPlanText(options.kv_plan, geometry, context_length)) text += line + "\n";
+  }
   text += fmt::format("this machine: reads {}/s; int8 {:.0f}, bf16 {:.0f}, f32 {:.0f} Gop/s\n\n", FormatBytes(limits.read_bytes),
                       limits.int8_ops / 1e9, limits.bf16_ops / 1e9, limits.f32_ops / 1e9);
   Table table({{"case"}, {"tok/s", Align::kRight}, {"spread", Align::kRight}, {"of bandwidth", Align::kRight},
@@ -120,7 +132,7 @@ Status RunBenchCommand(const BenchFlags& flags, const CommandContext& context) {
   for (const BenchCase& c : cases) {
     const auto [low, high] = std::minmax_element(c.seconds.begin(), c.seconds.end());
     table.AddRow({CaseName(c), fmt::format("{:.1f}", c.Rate()), fmt::format("{:.0f} %", 100 * (*high / *low - 1)),
-                  Percent(MemoryShare(c, flags.options.steps, limits)), Percent(ComputeShare(c, peak))});
+                  Percent(MemoryShare(c, options.steps, limits)), Percent(ComputeShare(c, peak))});
   }
   text += table.Render();
   if (flags.profile) {
@@ -151,6 +163,7 @@ void RegisterBench(CLI::App& app, CommandContext* context) {
                              "multiplication peaks, measured in the same run. Lengths beyond the model's context are left out.",
                              "optiq bench MODEL\n"
                              "optiq bench MODEL --prefill 512 --depth 0,4096 --batch 1,8 --profile\n"
+                             "optiq bench MODEL --depth 8192 --kv-bits 4\n"
                              "optiq bench MODEL --threads 1 --json");
   auto o = std::make_shared<BenchFlags>();
   sub->add_option("MODEL", o->model, "A model directory (Hugging Face or MLX) or a .gguf file")->required();
@@ -165,6 +178,7 @@ void RegisterBench(CLI::App& app, CommandContext* context) {
       ->type_name("N");
   sub->add_flag("--profile", o->profile, "Time per operation, over all cases");
   sub->add_flag("--exact", o->exact, "f32 arithmetic on the dequantized weights");
+  o->kv.AddTo(sub, "default 16, with --exact 32");
   sub->callback([=] { context->run = [=] { return RunBenchCommand(*o, *context); }; });
 }
 

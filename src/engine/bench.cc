@@ -43,13 +43,17 @@ double AvailableMemory() {
 class Bench {
  public:
   Bench(Decoder* decoder, const BenchOptions& options, const std::atomic<bool>* cancel)
-      : decoder_(*decoder), options_(options), cancel_(cancel), work_(WorkOf(*decoder)) {}
+      : decoder_(*decoder),
+        options_(options),
+        cancel_(cancel),
+        work_(WorkOf(*decoder)),
+        geometry_(KvGeometryOf(decoder->spec())) {}
 
   StatusOr<BenchCase> Prefill(int64_t n) {
     BenchCase c{.kind = BenchCase::kPrefill, .size = n, .tokens = n};
     c.ops = 2 * (work_.block_products * static_cast<double>(n) + work_.head_products);
     for (int i = 0; i < options_.repeats; ++i) {
-      const auto cache = decoder_.MakeCache();
+      ASSIGN_OR_RETURN(const auto cache, decoder_.MakeCache(options_.kv_plan));
       const auto start = Clock::now();
       RETURN_IF_ERROR(Feed(n, i, cache.get()));
       c.seconds.push_back(Since(start));
@@ -59,18 +63,17 @@ class Bench {
 
   StatusOr<BenchCase> Decode(int64_t depth) {
     BenchCase c{.kind = BenchCase::kDecode, .size = depth, .tokens = options_.steps};
-    const auto cache = decoder_.MakeCache();
+    ASSIGN_OR_RETURN(const auto cache, decoder_.MakeCache(options_.kv_plan));
     RETURN_IF_ERROR(Feed(std::max<int64_t>(depth, 1), 0, cache.get()));
-    const int64_t length = cache->length();
     KvCache* one[] = {cache.get()};
     RETURN_IF_ERROR(Steps(one));  // fresh pages of the cache
+    const int64_t length = cache->length();
     for (int i = 0; i < options_.repeats; ++i) {
-      cache->Trim(length);
       const auto start = Clock::now();
       RETURN_IF_ERROR(Steps(one));
       c.seconds.push_back(Since(start));
     }
-    c.bytes = work_.step_bytes + work_.cache_bytes_per_token * static_cast<double>(length + options_.steps / 2);
+    c.bytes = work_.step_bytes + CacheBytes((length + cache->length()) / 2);
     return c;
   }
 
@@ -79,18 +82,18 @@ class Bench {
     std::vector<std::unique_ptr<KvCache>> caches;
     std::vector<KvCache*> pointers;
     for (int64_t i = 0; i < batch; ++i) {
-      caches.push_back(decoder_.MakeCache());
+      ASSIGN_OR_RETURN(std::unique_ptr<KvCache> cache, decoder_.MakeCache(options_.kv_plan));
+      caches.push_back(std::move(cache));
       pointers.push_back(caches.back().get());
       RETURN_IF_ERROR(Feed(1, i, pointers.back()));
     }
     RETURN_IF_ERROR(Steps(pointers));
     for (int i = 0; i < options_.repeats; ++i) {
-      for (KvCache* cache : pointers) cache->Trim(1);
       const auto start = Clock::now();
       RETURN_IF_ERROR(Steps(pointers));
       c.seconds.push_back(Since(start));
     }
-    c.bytes = work_.step_bytes + work_.cache_bytes_per_token * static_cast<double>(batch * options_.steps / 2);
+    c.bytes = work_.step_bytes + static_cast<double>(batch) * CacheBytes(options_.steps * (options_.repeats + 2) / 2);
     c.ops = 2 * (work_.block_products + work_.head_products) * static_cast<double>(c.tokens);
     return c;
   }
@@ -121,10 +124,13 @@ class Bench {
     return OkStatus();
   }
 
+  double CacheBytes(int64_t length) const { return static_cast<double>(KvPlanBytes(options_.kv_plan, geometry_, length)); }
+
   Decoder& decoder_;
   const BenchOptions& options_;
   const std::atomic<bool>* cancel_;
   DecoderWork work_;
+  KvGeometry geometry_;
   std::vector<float> logits_;
 };
 
@@ -152,10 +158,6 @@ DecoderWork WorkOf(const Decoder& decoder) {
     }
   }
   work.head_products = static_cast<double>(weights.head.rows) * static_cast<double>(weights.head.cols);
-  for (const LayerSpec& l : decoder.spec().layers) {
-    if (!l.has_attention() || !l.attention.has_own_kv()) continue;
-    work.cache_bytes_per_token += 2.0 * sizeof(float) * static_cast<double>(l.attention.kv_width());
-  }
   return work;
 }
 
@@ -164,13 +166,15 @@ StatusOr<std::vector<BenchCase>> RunBench(Decoder* decoder, const BenchOptions& 
   const int64_t context = decoder->spec().max_position_embeddings;
   const auto fits = [&](int64_t n) { return context <= 0 || n <= context; };
   // Prompts share a cache's memory in turn; a batch has all of its caches at once. Caches grow by half.
-  const double per_token = WorkOf(*decoder).cache_bytes_per_token * 1.5;
+  const KvGeometry geometry = KvGeometryOf(decoder->spec());
+  const auto cache_bytes = [&](int64_t n) { return 1.5 * static_cast<double>(KvPlanBytes(options.kv_plan, geometry, n)); };
+  const int64_t decoded = options.steps * (options.repeats + 1);
   double most = 0;
-  for (int64_t n : options.prefill) most = std::max(most, fits(n) ? per_token * static_cast<double>(n) : 0);
-  for (int64_t n : options.depths) most = std::max(most, fits(n) ? per_token * static_cast<double>(n + options.steps) : 0);
+  for (int64_t n : options.prefill) most = std::max(most, fits(n) ? cache_bytes(n) : 0);
+  for (int64_t n : options.depths) most = std::max(most, fits(n) ? cache_bytes(n + decoded) : 0);
   for (int64_t n : options.batches) {
     const double logits = static_cast<double>(decoder->spec().vocab_size) * sizeof(float);
-    most = std::max(most, static_cast<double>(n) * (per_token * static_cast<double>(options.steps + 1) + logits));
+    most = std::max(most, static_cast<double>(n) * (cache_bytes(decoded + 1) + logits));
   }
   const double available = AvailableMemory();
   if (available > 0 && most > available) {

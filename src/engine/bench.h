@@ -8,6 +8,7 @@
 
 #include "base/progress.h"
 #include "base/status.h"
+#include "kv/kv_plan.h"
 #include "model/decoder.h"
 
 namespace optiq {
@@ -19,6 +20,7 @@ struct BenchOptions {
   int64_t steps = 32;                               // decode steps of one run
   int repeats = 3;
   int64_t prefill_chunk = 512;
+  KvPlan kv_plan;  // of every sequence; checked (CheckKvPlan)
 };
 
 struct BenchCase {
@@ -40,7 +42,7 @@ StatusOr<std::vector<BenchCase>> RunBench(Decoder* decoder, const BenchOptions& 
 
 // Bytes of the weights that every decode step reads; multiplications of one token in the blocks, and in the head.
 struct DecoderWork {
-  double step_bytes = 0, block_products = 0, head_products = 0, cache_bytes_per_token = 0;
+  double step_bytes = 0, block_products = 0, head_products = 0;
 };
 DecoderWork WorkOf(const Decoder& decoder);
 

@@ -90,3 +90,13 @@ def test_kv_cache_recommends_and_generate_reads_it(model, tmp_path):
     for config in ("auto", out / "kv_config.json", out / "optiq_kv_config.json"):
         assert len(generate(out, "--prompt", "The sea", "--kv-config", config)["tokens"]) == 12
     refused(2, "another model", "generate", str(MODELS / "qwen3"), "--prompt", "x", "--kv-config", out / "optiq_kv_config.json")
+
+
+def test_bench_with_a_quantized_cache():
+    args = ("bench", LLAMA, "--prefill", "8", "--depth", "0,16", "--batch", "2", "--steps", "2", "--repeats", "1", "--json", "--quiet")
+    plain = json.loads(run(*args).stdout)
+    small = json.loads(run(*args, "--kv-bits", "4", "--kv-group-size", "32").stdout)
+    assert [c["kind"] for c in small["cases"]] == ["prefill", "decode", "decode", "batch"]
+    assert small["kv_cache"]["bytes"] < plain["kv_cache"]["bytes"] == plain["kv_cache"]["bf16_bytes"]
+    assert small["weight_bytes_per_token"] == plain["weight_bytes_per_token"] > 0
+    refused(2, "kv-bits", *args, "--kv-bits", "7")
