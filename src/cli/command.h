@@ -71,6 +71,7 @@ void RegisterGenerate(CLI::App& app, CommandContext* context);
 void RegisterChat(CLI::App& app, CommandContext* context);
 void RegisterKvCache(CLI::App& app, CommandContext* context);
 void RegisterLogits(CLI::App& app, CommandContext* context);
+void RegisterEval(CLI::App& app, CommandContext* context);
 void RegisterBench(CLI::App& app, CommandContext* context);
 
 // Adds the subcommand with the layout of help that all share: description, positionals, options, then `examples` (lines

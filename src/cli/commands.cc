@@ -15,6 +15,7 @@ std::span<const Command> Commands() {
       {"chat", "Talk with a model, line by line", RegisterChat, kThreadsFlag | kTalk},
       {"logits", "Write the logits of every position of a text to a file", RegisterLogits,
        kThreadsFlag | kJsonFlag | kTalk},
+      {"eval", "Measure perplexity, and KL from a reference model", RegisterEval, kThreadsFlag | kJsonFlag | kTalk},
       {"bench", "Measure the speed of a model beside the limits of the machine", RegisterBench,
        kThreadsFlag | kJsonFlag | kTalk},
       {"inspect", "Show what is in a model: tensors, bits, bytes", RegisterInspect, kJsonFlag},

@@ -6,8 +6,8 @@
 #include <new>
 
 #include "io/atomic_file.h"
-#include "kernels/vector.h"
 #include "kv/kv_config.h"
+#include "quant/divergence.h"
 #include "text/chat_template.h"
 #include "text/tokenizer.h"
 
@@ -17,23 +17,6 @@ namespace {
 constexpr int64_t kPrefillChunk = 512, kScoreChunk = 8;  // scored like decoding: few rows at a time
 constexpr int64_t kDefaultContext = 32768;
 constexpr double kSideRunRange = 1.5;  // bits from the target: where allocation decides
-
-// KL(softmax(a) || softmax(b)) in double.
-double Divergence(const float* a, const float* b, int64_t n, std::vector<float>* scratch) {
-  scratch->resize(n);
-  const auto lse = [&](const float* x) {
-    const float top = MaxRow(x, n);
-    ExpShiftedRow(x, top, n, scratch->data());
-    double sum = 0;
-    for (int64_t i = 0; i < n; ++i) sum += (*scratch)[i];
-    return top + std::log(sum);
-  };
-  const double lse_b = lse(b), lse_a = lse(a), shift = lse_a - lse_b;
-  ExpShiftedRow(a, static_cast<float>(lse_a), n, scratch->data());
-  double kl = 0;
-  for (int64_t i = 0; i < n; ++i) kl += (*scratch)[i] * (double{a[i]} - b[i] - shift);
-  return kl;
-}
 
 // Logits of the last score_tokens of a sequence, [score_tokens, vocab].
 Status ScoredLogits(Decoder* decoder, KvCache* cache, std::span<const int32_t> ids, int64_t score, std::vector<float>* out) {
@@ -157,9 +140,8 @@ StatusOr<std::vector<KvCheck>> EvaluateKvPlans(Decoder* decoder, const std::vect
         std::vector<double> row_kl(score_tokens);
         std::vector<uint8_t> row_same(score_tokens);
         pool->ParallelFor(score_tokens, [&](int64_t r, int) {
-          thread_local std::vector<float> scratch;
           const float *a = reference.data() + r * vocab, *b = logits.data() + r * vocab;
-          row_kl[r] = Divergence(a, b, vocab, &scratch);
+          row_kl[r] = Divergence(a, b, vocab);
           row_same[r] = std::max_element(a, a + vocab) - a == std::max_element(b, b + vocab) - b;
         });
         kl[p].insert(kl[p].end(), row_kl.begin(), row_kl.end());

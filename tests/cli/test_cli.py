@@ -21,7 +21,7 @@ BINARY = os.environ.get("OPTIQ_BINARY", str(ROOT / "build" / "release" / "optiq"
 GOLDENS = ROOT / "tests" / "data" / "goldens"
 MODELS = GOLDENS / "models"
 LLAMA = str(MODELS / "llama")
-COMMANDS = ["convert", "sensitivity", "kv-cache", "generate", "chat", "logits", "inspect"]
+COMMANDS = ["convert", "sensitivity", "kv-cache", "generate", "chat", "logits", "eval", "bench", "inspect"]
 
 
 def run(*args, stdin=b"", **kwargs):
