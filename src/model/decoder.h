@@ -34,6 +34,7 @@ class Decoder {
   // Times every operation of the passes to come; nullptr stops.
   void set_profile(OpProfile* profile) { profile_ = profile; }
   const DecoderWeights& weights() const { return weights_; }
+  ThreadPool* pool() const { return pool_; }
 
   // An empty cache for one sequence: f32 throughout, or by a plan (kInvalidArgument when it does not fit the model).
   std::unique_ptr<KvCache> MakeCache() const;

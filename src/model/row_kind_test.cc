@@ -1,4 +1,5 @@
-// Rows of a kind have the same bits however a text is cut into passes, whatever runs beside it, and for any number of threads.
+// Rows of a kind have the same bits however a text is cut into passes, whatever runs beside it, and for any number of
+// threads.
 #include <gtest/gtest.h>
 
 #include <random>
@@ -32,7 +33,8 @@ class RowKindTest : public testing::TestWithParam<Case> {
   }
   std::unique_ptr<KvCache> MakeCache(const Decoder& decoder) {
     const KvGeometry geometry = KvGeometryOf(decoder.spec());
-    auto cache = decoder.MakeCache(UniformKvPlan(geometry, {.bits = GetParam().bits, .group_size = GetParam().group_size}));
+    auto cache =
+        decoder.MakeCache(UniformKvPlan(geometry, {.bits = GetParam().bits, .group_size = GetParam().group_size}));
     EXPECT_TRUE(cache.ok()) << cache.status();
     return *std::move(cache);
   }
@@ -79,8 +81,10 @@ TEST_P(RowKindTest, SameBitsForAnySchedule) {
       for (int s = 0; s < kSequences; ++s) {
         if (done[s] == kPrompt + kAnswer || random() % 3 == 0) continue;
         const bool prompt = done[s] < kPrompt;
-        const int64_t n = prompt ? std::min<int64_t>(kPrompt - done[s], 1 + random() % (random() % 4 == 0 ? 3 : most)) : 1;
-        batch.push_back({.ids = std::span<const int32_t>(ids[s]).subspan(done[s], n), .cache = caches[s].get(),
+        const int64_t n =
+            prompt ? std::min<int64_t>(kPrompt - done[s], 1 + random() % (random() % 4 == 0 ? 3 : most)) : 1;
+        batch.push_back({.ids = std::span<const int32_t>(ids[s]).subspan(done[s], n),
+                         .cache = caches[s].get(),
                          .kind = prompt ? RowKind::kPrompt : RowKind::kAnswer});
         sequences.push_back(s);
       }
@@ -118,12 +122,13 @@ TEST_P(RowKindTest, HiddenStatesGiveTheLogits) {
 
 INSTANTIATE_TEST_SUITE_P(
     Models, RowKindTest,
-    testing::Values(Case{"llama-4bit", Products::kFastFixed, 16, 64}, Case{"llama-4bit", Products::kFastFixed, 4, 32},
-                    Case{"llama", Products::kF32Fixed, 32, 64}, Case{"llama", Products::kFastFixed, 8, 32},
-                    Case{"gemma3_text-4bit", Products::kFastFixed, 16, 64}, Case{"gemma3_text", Products::kF32Fixed, 32, 64},
-                    Case{"gemma3_text-4bit", Products::kFastFixed, 4, 32}, Case{"gemma4_e2b-mixed48", Products::kFastFixed, 8, 32},
-                    Case{"qwen3_moe-mixed48", Products::kFastFixed, 16, 64}, Case{"qwen3_moe", Products::kF32Fixed, 32, 64},
-                    Case{"lfm2-mixed48", Products::kFastFixed, 16, 64}, Case{"lfm2", Products::kF32Fixed, 32, 64}),
+    testing::Values(
+        Case{"llama-4bit", Products::kFastFixed, 16, 64}, Case{"llama-4bit", Products::kFastFixed, 4, 32},
+        Case{"llama", Products::kF32Fixed, 32, 64}, Case{"llama", Products::kFastFixed, 8, 32},
+        Case{"gemma3_text-4bit", Products::kFastFixed, 16, 64}, Case{"gemma3_text", Products::kF32Fixed, 32, 64},
+        Case{"gemma3_text-4bit", Products::kFastFixed, 4, 32}, Case{"gemma4_e2b-mixed48", Products::kFastFixed, 8, 32},
+        Case{"qwen3_moe-mixed48", Products::kFastFixed, 16, 64}, Case{"qwen3_moe", Products::kF32Fixed, 32, 64},
+        Case{"lfm2-mixed48", Products::kFastFixed, 16, 64}, Case{"lfm2", Products::kF32Fixed, 32, 64}),
     [](const auto& info) {
       std::string name = info.param.model;
       for (char& c : name) c = c == '-' ? '_' : c;
