@@ -50,6 +50,7 @@ class KvCache {
 
   // The entry of a layer with keys of its own, else nullptr.
   const KvEntry* entry(int layer) const { return entries_[layer].get(); }
+  KvEntry* mutable_entry(int layer) { return entries_[layer].get(); }
   // Replaces an entry by another of the same length: a probe of one layer, or what was loaded.
   void Replace(int layer, std::unique_ptr<KvEntry> entry);
   // For probes that begin behind a layer which later ones read: `from` keeps that layer's rows of its pass when told to, and the probe
@@ -77,6 +78,9 @@ class KvCache {
   bool probe_ = false, has_state_ = false, keep_shared_ = false;
   bool converted_ = false;  // entries have the formats of plan_
 };
+
+// What bytes() of a cache is once there was room for `positions` of them: whole pages. With quantized_start, an upper bound.
+int64_t KvAllocatedBytes(const KvGeometry& geometry, const KvPlan& plan, int64_t positions);
 
 }  // namespace optiq
 

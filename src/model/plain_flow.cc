@@ -47,6 +47,37 @@ PlainFlow::PlainFlow(const DecoderSpec& spec, const RopeTables& ropes, std::vect
     for (int64_t i = 0; i < s.rows; ++i) positions_.push_back(s.start + i);
   }
   rows_ = static_cast<int64_t>(positions_.size());
+  int64_t row = 0;
+  for (const Segment& s : segments_) {
+    if (s.adapter != nullptr) {
+      auto it = std::find_if(adapters_.begin(), adapters_.end(), [&](const AdapterRows& a) { return a.adapter == s.adapter; });
+      if (it == adapters_.end()) it = adapters_.insert(it, {s.adapter, {}});
+      for (int64_t i = 0; i < s.rows; ++i) it->rows.push_back(row + i);
+    }
+    row += s.rows;
+  }
+}
+
+void PlainFlow::AddAdapters(ValueId x, const LinearWeights& w, ValueId y) {
+  for (const AdapterRows& a : adapters_) {
+    const LoraAdapter::Delta* delta = a.adapter->Find(w);
+    if (delta == nullptr) continue;
+    const OpTimer timer(profile_, "adapter");
+    const int64_t n = static_cast<int64_t>(a.rows.size()), in = columns(x), out = columns(y);
+    if (a.rows.back() - a.rows.front() + 1 == n) {
+      AddDelta(*delta, data(x) + a.rows.front() * in, n, in, data(y) + a.rows.front() * out, out, pool_);
+      continue;
+    }
+    AlignedBuffer<float> from = buffers_->Take(n * in), to = buffers_->Take(n * out);
+    for (int64_t i = 0; i < n; ++i) {
+      std::memcpy(from.data() + i * in, data(x) + a.rows[i] * in, in * sizeof(float));
+      std::memcpy(to.data() + i * out, data(y) + a.rows[i] * out, out * sizeof(float));
+    }
+    AddDelta(*delta, from.data(), n, in, to.data(), out, pool_);
+    for (int64_t i = 0; i < n; ++i) std::memcpy(data(y) + a.rows[i] * out, to.data() + i * out, out * sizeof(float));
+    buffers_->Give(std::move(from));
+    buffers_->Give(std::move(to));
+  }
 }
 
 ValueId PlainFlow::NewValue(int64_t columns) {
@@ -84,6 +115,7 @@ ValueId PlainFlow::Linear(ValueId x, const LinearWeights& w) {
   const OpTimer timer(profile_, ModuleName(w.matrix.path));
   const ValueId y = NewValue(w.matrix.rows);
   optiq::Linear(data(x), rows_, columns(x), w.matrix, w.bias_data(), data(y), columns(y), pool_, products_);
+  AddAdapters(x, w, y);
   return y;
 }
 
@@ -98,6 +130,8 @@ ValueId PlainFlow::Linears(ValueId x, std::initializer_list<const LinearWeights*
     products[n++] = {.w = &w->matrix, .bias = w->bias_data(), .y = data(y), .ldy = columns(y)};
   }
   LinearMany(data(x), rows_, columns(x), {products, n}, pool_, products_);
+  ValueId y = first;
+  for (const LinearWeights* w : all) AddAdapters(x, *w, y++);
   return first;
 }
 
@@ -160,7 +194,8 @@ ValueId PlainFlow::AttendTo(ValueId q, KeysValues kv, const AttentionSpec& spec,
   for (const Segment& s : segments_) {
     const float* queries = data(q) + row * columns(q);
     float* out = data(y) + row * columns(y);
-    if (s.cache != nullptr && products_ == Products::kFast && s.rows <= kDecodeRows) {
+    if (s.cache != nullptr && (s.kind == RowKind::kAnswer ||
+                               (s.kind == RowKind::kAny && IsFast(products_) && s.rows <= kDecodeRows))) {
       // A step that checks drafts computes each row as a plain step does: one query over the keys up to it.
       for (int64_t i = 0; i < s.rows; ++i) {
         std::vector<KvSpan> spans = s.cache->Spans(layer);
@@ -171,7 +206,8 @@ ValueId PlainFlow::AttendTo(ValueId q, KeysValues kv, const AttentionSpec& spec,
                           .spans = std::move(spans)});
       }
     } else if (s.cache != nullptr) {
-      cached.push_back({.q = queries, .out = out, .rows = s.rows, .start = s.start, .spans = s.cache->Spans(layer)});
+      cached.push_back({.q = queries, .out = out, .rows = s.rows, .start = s.start, .spans = s.cache->Spans(layer),
+                        .tiles = s.kind == RowKind::kPrompt});
     } else {
       OPTIQ_CHECK(kv.k >= 0);
       calls.push_back({.q = queries, .k = data(kv.k) + row * columns(kv.k), .v = data(kv.v) + row * columns(kv.v), .out = out,
@@ -296,7 +332,7 @@ ValueId PlainFlow::ExpertLinear(ValueId x, ValueId routing, const ExpertWeights&
   std::vector<ExpertPair> pairs(experts.size());
   for (size_t i = 0; i < pairs.size(); ++i) pairs[i] = {experts[i], static_cast<int64_t>(i) / k, static_cast<int64_t>(i)};
   optiq::ExpertLinear(data(x), w.in, pairs, w.experts, data(y), w.out, pool_,
-                      {.products = products_, .fixed_order = fixed_order_ && products_ != Products::kFast});
+                      {.products = products_, .fixed_order = fixed_order_ && !IsFast(products_)});
   return y;
 }
 
@@ -322,7 +358,7 @@ ValueId PlainFlow::ExpertSum(ValueId slots, ValueId routing, const ExpertWeights
   optiq::ExpertLinear(data(slots), w.in, pairs, w.experts, data(y), w.out, pool_,
                       {.products = products_,
                        .output = ExpertOutput::kAccumulate,
-                       .fixed_order = fixed_order_ && products_ != Products::kFast});
+                       .fixed_order = fixed_order_ && !IsFast(products_)});
   return y;
 }
 
