@@ -326,6 +326,7 @@ ValueId PlainFlow::Route(ValueId logits, const MoeSpec& spec, const std::vector<
 }
 
 ValueId PlainFlow::ExpertLinear(ValueId x, ValueId routing, const ExpertWeights& w) {
+  const OpTimer timer(profile_, "experts");
   const int64_t k = columns(routing);
   const ValueId y = NewValue(k * w.out);
   const std::vector<int32_t>& experts = values_[routing].experts;
@@ -349,6 +350,7 @@ ValueId PlainFlow::ExpertScale(ValueId slots, ValueId routing) {
 }
 
 ValueId PlainFlow::ExpertSum(ValueId slots, ValueId routing, const ExpertWeights& w) {
+  const OpTimer timer(profile_, "experts");
   const int64_t k = columns(routing);
   const ValueId y = NewValue(w.out);
   std::memset(data(y), 0, rows_ * w.out * sizeof(float));

@@ -7,6 +7,7 @@
 #include "base/aligned.h"
 #include "base/checked.h"
 #include "kernels/vector.h"
+#include "ops/expert_linear_fast.h"
 
 namespace optiq {
 namespace {
@@ -33,6 +34,9 @@ Groups GroupByExpert(std::span<const ExpertPair> pairs, size_t experts) {
 void ExpertLinear(const float* x, int64_t ldx, std::span<const ExpertPair> pairs, std::span<const WeightMatrix> experts,
                   float* y, int64_t ldy, ThreadPool* pool, const ExpertLinearOptions& options) {
   if (pairs.empty()) return;
+  if (IsFast(options.products) && CanMultiplyExpertsFast(experts)) {
+    return ExpertLinearAffine(x, ldx, pairs, experts, y, ldy, options.output, pool);
+  }
   const Groups groups = GroupByExpert(pairs, experts.size());
   const int64_t in = experts[0].cols, out = experts[0].rows;
   // One row through several experts (decoding): one parallel region for all.

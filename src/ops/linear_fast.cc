@@ -8,9 +8,8 @@
 #include "kernels/vector.h"
 
 namespace optiq {
-namespace {
 
-AffineRows RowsOf(const WeightMatrix& w) {
+AffineRows AffineRowsOf(const WeightMatrix& w) {
   return {.codes = w.weight.bytes.data(),
           .scales = w.scales.bytes.data(),
           .biases = w.biases.bytes.data(),
@@ -18,6 +17,8 @@ AffineRows RowsOf(const WeightMatrix& w) {
           .format = *w.affine,
           .cols = w.cols};
 }
+
+namespace {
 
 // The rows of x in one format, in the storage of the calling thread.
 struct Activations {
@@ -110,7 +111,7 @@ void LinearAffine(const float* x, int64_t m, int64_t ldx, std::span<const Linear
   pool->ParallelFor(static_cast<int64_t>(work.tasks.size()), [&](int64_t index, int) {
     const Task& t = work.tasks[index];
     const LinearProduct& p = products[t.product];
-    const AffineRows w = RowsOf(*p.w);
+    const AffineRows w = AffineRowsOf(*p.w);
     float* y = p.y + t.begin;
     if (index + threads < static_cast<int64_t>(work.tasks.size())) PrefetchTask(work.tasks[index + threads], products);
     if (m == 1) {

@@ -11,6 +11,8 @@
 
 namespace optiq {
 
+AffineRows AffineRowsOf(const WeightMatrix& w);  // w.affine is set
+
 // All products read the same x: f32 [m, cols] with row stride ldx. Every matrix must be affine.
 void LinearAffine(const float* x, int64_t m, int64_t ldx, std::span<const LinearProduct> products, ActivationBits bits,
                   ThreadPool* pool);
