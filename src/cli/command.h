@@ -72,6 +72,7 @@ void RegisterChat(CLI::App& app, CommandContext* context);
 void RegisterKvCache(CLI::App& app, CommandContext* context);
 void RegisterLogits(CLI::App& app, CommandContext* context);
 void RegisterBench(CLI::App& app, CommandContext* context);
+void RegisterServe(CLI::App& app, CommandContext* context);
 
 // Adds the subcommand with the layout of help that all share: description, positionals, options, then `examples` (lines
 // without indent) as the footer.
