@@ -78,8 +78,12 @@ struct EngineOptions {
   int64_t kv_bytes = 0;               // budget of all live caches; 0: from the machine's free memory
   int64_t prefix_cache_bytes = 0;     // of it, for keys and values of earlier prompts; 0: off
   int64_t prefill_chunk = 512;        // prompt tokens between two decode steps, at most
+  // While answers are being written, a step takes no more prompt tokens than about this many milliseconds allow (at least 32 tokens).
+  int64_t stall_ms = 250;
   bool draft = false;                 // n-gram speculation
-  KvPlan kv_plan;                     // of every sequence
+  KvPlan kv_plan;                     // of every sequence; no layers: bf16 throughout, f32 when the decoder's products are exact
+  // LoRA adapters of mlx-lm or PEFT: NAME, DIR.
+  std::vector<std::pair<std::string, std::string>> adapters;
 };
 
 struct EngineStats {
@@ -97,7 +101,9 @@ using RequestId = uint64_t;
 
 class Engine {
  public:
-  // decoder and tokenizer must outlive the engine. Starts the engine's thread.
+  // decoder and tokenizer must outlive the engine, and no one else may use the decoder meanwhile: its products become ones of a fixed
+  // order (WithFixedOrder). Starts the engine's thread. A context_length that is not given is as long as the model's and the budget
+  // allow.
   static StatusOr<std::unique_ptr<Engine>> Create(Decoder* decoder, const Tokenizer* tokenizer, std::vector<int32_t> end_ids,
                                                   EngineOptions options);
   virtual ~Engine() = default;

@@ -3,6 +3,8 @@
 #include <algorithm>
 #include <new>
 
+#include "base/checked.h"
+
 namespace optiq {
 
 KvCache::KvCache(KvGeometry geometry, KvPlan plan) : geometry_(std::move(geometry)), plan_(std::move(plan)) {
@@ -103,6 +105,38 @@ void KvCache::Replace(int layer, std::unique_ptr<KvEntry> entry) {
   OPTIQ_CHECK(entries_[layer] != nullptr);
   plan_.layers[layer] = entry->plan();
   entries_[layer] = std::move(entry);
+}
+
+namespace {
+
+// Pages for `slots` slots of a store.
+int64_t PageBytes(const KvFormat& keys, const KvFormat& values, const KvLayerGeometry& g, int64_t rows, int64_t slots) {
+  const KvPageLayout k{keys, g.heads, g.head_dim, rows}, v{values, g.heads, g.head_dim, rows};
+  return DivUp(slots, rows) * (k.bytes() + v.bytes());
+}
+
+}  // namespace
+
+int64_t KvAllocatedBytes(const KvGeometry& geometry, const KvPlan& plan, int64_t positions) {
+  int64_t total = 0;
+  const KvFormat dense;
+  for (size_t i = 0; i < geometry.size(); ++i) {
+    const KvLayerGeometry& g = geometry[i];
+    const KvLayerPlan& p = plan.layers[i];
+    total += g.state * static_cast<int64_t>(sizeof(float));
+    if (g.heads == 0) continue;
+    const int64_t rows = KvPageRowsFor(g.window), kept = KvPositionsKept(g, positions);
+    total += PageBytes(p.keys, p.values, g, rows, kept);
+    if (!p.quantized()) continue;
+    if (plan.quantized_start > 0) {
+      total += PageBytes(dense, dense, g, rows, KvPositionsKept(g, std::min(positions, plan.quantized_start)));
+    }
+    const int64_t recent = g.window > 0 ? std::min(p.dense_recent, g.window) : p.dense_recent;
+    for (int64_t n : {p.dense_first, recent}) {
+      if (n > 0) total += PageBytes(dense, dense, g, KvPageRowsFor(n), std::min(positions, n));
+    }
+  }
+  return total;
 }
 
 int64_t KvCache::bytes() const {

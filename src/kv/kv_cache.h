@@ -78,6 +78,9 @@ class KvCache {
   bool converted_ = false;  // entries have the formats of plan_
 };
 
+// What bytes() of a cache is once there was room for `positions` of them: whole pages. With quantized_start, an upper bound.
+int64_t KvAllocatedBytes(const KvGeometry& geometry, const KvPlan& plan, int64_t positions);
+
 }  // namespace optiq
 
 #endif  // OPTIQ_KV_KV_CACHE_H_

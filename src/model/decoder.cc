@@ -14,6 +14,14 @@
 
 namespace optiq {
 
+namespace {
+
+int64_t WantedRows(const Decoder::Input& input) {
+  return input.all_logits ? static_cast<int64_t>(input.ids.size()) : input.no_logits ? 0 : 1;
+}
+
+}  // namespace
+
 Decoder::~Decoder() = default;
 
 StatusOr<std::unique_ptr<Decoder>> Decoder::Load(const Checkpoint& checkpoint, ThreadPool* pool) {
@@ -74,8 +82,8 @@ Status Decoder::ForwardBatch(std::span<const Input> batch, std::vector<float>* l
       const int64_t n = static_cast<int64_t>(input.ids.size());
       RETURN_IF_ERROR(input.cache->Reserve(n));
       for (RopeTable& t : ropes_) t.Extend(input.cache->length() + n);
-      segments.push_back({.rows = n, .start = input.cache->length(), .cache = input.cache});
-      logit_rows += input.all_logits ? n : 1;
+      segments.push_back({.rows = n, .start = input.cache->length(), .cache = input.cache, .kind = input.kind});
+      logit_rows += WantedRows(input);
     }
     PlainFlow flow(spec_, ropes_, std::move(segments), pool_, false, &buffers_, products_);
     flow.set_profile(profile_);
@@ -97,25 +105,36 @@ Status Decoder::ForwardBatch(std::span<const Input> batch, std::vector<float>* l
     float* hidden = flow.data(x);
     int64_t row = 0, kept = 0;
     for (const Input& input : batch) {
-      const int64_t n = static_cast<int64_t>(input.ids.size()), wanted = input.all_logits ? n : 1;
+      const int64_t n = static_cast<int64_t>(input.ids.size()), wanted = WantedRows(input);
       input.cache->Advance(n);
+      if (input.hidden != nullptr) {
+        std::memcpy(input.hidden, hidden + row * spec_.hidden_size, n * spec_.hidden_size * sizeof(float));
+      }
       row += n;
       std::memmove(hidden + kept * spec_.hidden_size, hidden + (row - wanted) * spec_.hidden_size,
                    wanted * spec_.hidden_size * sizeof(float));
       kept += wanted;
     }
-    logits->resize(logit_rows * spec_.vocab_size);
-    const OpTimer timer(profile_, "lm_head");
-    Linear(hidden, logit_rows, spec_.hidden_size, weights_.head, nullptr, logits->data(), spec_.vocab_size, pool_,
-           products_);
-    if (spec_.final_logit_softcapping > 0) {
-      for (int64_t r = 0; r < logit_rows; ++r) {
-        SoftcapRow(logits->data() + r * spec_.vocab_size, spec_.vocab_size, spec_.final_logit_softcapping);
-      }
-    }
+    return Logits(hidden, logit_rows, logits);
   } catch (const std::bad_alloc&) {
     return ResourceExhausted("no memory for {} tokens at position {}; use a shorter prompt", ids.size(),
                              batch.front().cache->length());
+  }
+}
+
+Status Decoder::Logits(const float* hidden, int64_t rows, std::vector<float>* logits) {
+  try {
+    logits->resize(rows * spec_.vocab_size);
+  } catch (const std::bad_alloc&) {
+    return ResourceExhausted("no memory for the logits of {} tokens", rows);
+  }
+  if (rows == 0) return OkStatus();
+  const OpTimer timer(profile_, "lm_head");
+  Linear(hidden, rows, spec_.hidden_size, weights_.head, nullptr, logits->data(), spec_.vocab_size, pool_, products_);
+  if (spec_.final_logit_softcapping > 0) {
+    for (int64_t r = 0; r < rows; ++r) {
+      SoftcapRow(logits->data() + r * spec_.vocab_size, spec_.vocab_size, spec_.final_logit_softcapping);
+    }
   }
   if (!IsFiniteRow(logits->data(), static_cast<int64_t>(logits->size()))) {
     return DataLoss("the model's logits are not finite: {}", DescribeDamage(weights_));

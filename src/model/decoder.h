@@ -13,6 +13,7 @@
 #include "io/checkpoint.h"
 #include "kv/kv_cache.h"
 #include "model/decoder_spec.h"
+#include "model/plain_flow.h"
 #include "model/rope.h"
 #include "model/weights.h"
 #include "ops/linear.h"
@@ -33,6 +34,7 @@ class Decoder {
   // Times every operation of the passes to come; nullptr stops.
   void set_profile(OpProfile* profile) { profile_ = profile; }
   const DecoderWeights& weights() const { return weights_; }
+  ThreadPool* pool() const { return pool_; }
 
   // An empty cache for one sequence: f32 throughout, or by a plan (kInvalidArgument when it does not fit the model).
   std::unique_ptr<KvCache> MakeCache() const;
@@ -48,9 +50,15 @@ class Decoder {
     std::span<const int32_t> ids;
     KvCache* cache = nullptr;
     bool all_logits = false;
+    bool no_logits = false;      // none of this sequence
+    RowKind kind = RowKind::kAny;
+    float* hidden = nullptr;     // receives the states after the final norm: f32 [ids.size(), hidden_size]
   };
-  // Forward for several sequences at once; logits holds their rows one after the other.
+  // Forward for several sequences at once; logits holds their rows one after the other. With products of a fixed order
+  // (WithFixedOrder) and a kind named, a sequence's bits do not depend on what else is in the batch.
   Status ForwardBatch(std::span<const Input> batch, std::vector<float>* logits);
+  // Logits of states that ForwardBatch gave: f32 [rows, vocab_size].
+  Status Logits(const float* hidden, int64_t rows, std::vector<float>* logits);
 
  private:
   Decoder() = default;

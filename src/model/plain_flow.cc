@@ -160,7 +160,8 @@ ValueId PlainFlow::AttendTo(ValueId q, KeysValues kv, const AttentionSpec& spec,
   for (const Segment& s : segments_) {
     const float* queries = data(q) + row * columns(q);
     float* out = data(y) + row * columns(y);
-    if (s.cache != nullptr && products_ == Products::kFast && s.rows <= kDecodeRows) {
+    if (s.cache != nullptr && (s.kind == RowKind::kAnswer ||
+                               (s.kind == RowKind::kAny && IsFast(products_) && s.rows <= kDecodeRows))) {
       // A step that checks drafts computes each row as a plain step does: one query over the keys up to it.
       for (int64_t i = 0; i < s.rows; ++i) {
         std::vector<KvSpan> spans = s.cache->Spans(layer);
@@ -171,7 +172,8 @@ ValueId PlainFlow::AttendTo(ValueId q, KeysValues kv, const AttentionSpec& spec,
                           .spans = std::move(spans)});
       }
     } else if (s.cache != nullptr) {
-      cached.push_back({.q = queries, .out = out, .rows = s.rows, .start = s.start, .spans = s.cache->Spans(layer)});
+      cached.push_back({.q = queries, .out = out, .rows = s.rows, .start = s.start, .spans = s.cache->Spans(layer),
+                        .tiles = s.kind == RowKind::kPrompt});
     } else {
       OPTIQ_CHECK(kv.k >= 0);
       calls.push_back({.q = queries, .k = data(kv.k) + row * columns(kv.k), .v = data(kv.v) + row * columns(kv.v), .out = out,
@@ -296,7 +298,7 @@ ValueId PlainFlow::ExpertLinear(ValueId x, ValueId routing, const ExpertWeights&
   std::vector<ExpertPair> pairs(experts.size());
   for (size_t i = 0; i < pairs.size(); ++i) pairs[i] = {experts[i], static_cast<int64_t>(i) / k, static_cast<int64_t>(i)};
   optiq::ExpertLinear(data(x), w.in, pairs, w.experts, data(y), w.out, pool_,
-                      {.products = products_, .fixed_order = fixed_order_ && products_ != Products::kFast});
+                      {.products = products_, .fixed_order = fixed_order_ && !IsFast(products_)});
   return y;
 }
 
@@ -322,7 +324,7 @@ ValueId PlainFlow::ExpertSum(ValueId slots, ValueId routing, const ExpertWeights
   optiq::ExpertLinear(data(slots), w.in, pairs, w.experts, data(y), w.out, pool_,
                       {.products = products_,
                        .output = ExpertOutput::kAccumulate,
-                       .fixed_order = fixed_order_ && products_ != Products::kFast});
+                       .fixed_order = fixed_order_ && !IsFast(products_)});
   return y;
 }
 

@@ -19,12 +19,21 @@
 
 namespace optiq {
 
+// How attention computes a sequence's rows. Rows of a prompt are computed in one way however the prompt is cut into passes, and rows of
+// an answer in one way however many are checked at once; the two ways differ in the order of additions.
+enum class RowKind {
+  kAny,  // by the number of rows
+  kPrompt,
+  kAnswer,
+};
+
 // Consecutive rows that are one sequence: positions start, start+1, ... With a cache, keys and values are appended to it and
 // attention reads it; without, start is 0 and attention stays among the rows.
 struct Segment {
   int64_t rows = 0;
   int64_t start = 0;
   KvCache* cache = nullptr;
+  RowKind kind = RowKind::kAny;
 };
 
 class PlainFlow : public Flow {

@@ -21,6 +21,8 @@ constexpr int64_t kFewQueries = 16;
 constexpr int64_t kRangeKeys = 512;
 // Rows of one task of a call with many.
 constexpr int64_t kQueryTile = 48;
+// Positions between two visits of the running maximum of a call with many.
+constexpr int64_t kPagePositions = 256;
 constexpr float kNone = -std::numeric_limits<float>::infinity();
 
 // Rows [begin, end) of one page, with consecutive positions.
@@ -39,8 +41,8 @@ struct Piece {
   KvTile value_tile(int64_t head) const { return TileOf(*values, page + keys->bytes(), head); }
 };
 
-// The pieces of which some query of positions first..last sees something.
-std::vector<Piece> PiecesOf(const std::vector<KvSpan>& spans, int64_t first, int64_t last, int64_t window) {
+// The pieces of which some query of positions first..last sees something. With `cut`, none goes over a multiple of it.
+std::vector<Piece> PiecesOf(const std::vector<KvSpan>& spans, int64_t first, int64_t last, int64_t window, int64_t cut = 0) {
   std::vector<Piece> pieces;
   const int64_t oldest = window > 0 ? first - window + 1 : 0;  // no position is negative
   for (const KvSpan& span : spans) {
@@ -48,15 +50,20 @@ std::vector<Piece> PiecesOf(const std::vector<KvSpan>& spans, int64_t first, int
     const int64_t skip = std::max<int64_t>(0, std::min(span.count, oldest - span.position));
     const int64_t end = span.slot + std::min(span.count, std::max<int64_t>(0, last + 1 - span.position));
     for (int64_t slot = span.slot + skip; slot < end;) {
-      const int64_t stop = std::min(end, (slot / rows + 1) * rows);
+      const int64_t position = span.position + slot - span.slot;
+      int64_t stop = std::min(end, (slot / rows + 1) * rows);
+      if (cut > 0) stop = std::min(stop, slot + (position / cut + 1) * cut - position);
       pieces.push_back({.keys = span.store.keys, .values = span.store.values, .page = span.store.pages[slot / rows],
                         .begin = slot % rows, .end = slot % rows + stop - slot,
-                        .position = span.position + slot - span.slot});
+                        .position = position});
       slot = stop;
     }
   }
   return pieces;
 }
+
+// Whether two pieces lie between the same multiples of kPagePositions.
+bool SamePage(const Piece& a, const Piece& b) { return a.position / kPagePositions == b.position / kPagePositions; }
 
 struct Visible {
   int64_t begin, end;  // rows of the piece, counted from piece.begin
@@ -81,7 +88,7 @@ float SoftmaxRow(float* x, int64_t n, float* sum) {
 }
 
 struct Scratch {
-  AlignedBuffer<float> q, scores, out, keys, values, state;
+  AlignedBuffer<float> q, scores, gathered, keys, values, piece, state;
 };
 Scratch& ThreadScratch() {
   thread_local Scratch scratch;
@@ -194,6 +201,73 @@ void AttendFew(const KvAttentionCall& c, const AttentionShape& s, ThreadPool* po
 
 // ---- many queries ----
 
+// A piece with its place in the scratch of its page.
+struct Panels {
+  Piece piece;
+  int64_t column = 0, keys = 0;
+};
+
+// The values of a page's pieces as one set of panels, so that one product adds them all: its order of additions is a page's.
+void PageValues(std::span<const Panels> page, int64_t kv_head, int64_t rows, int64_t panels, int64_t nr, float* piece_values,
+                float* values) {
+  for (const Panels& p : page) {
+    const int64_t width = p.piece.padded();
+    float* to = page.size() == 1 ? values : piece_values;
+    KvValuePanels(p.piece.value_tile(kv_head), p.piece.block_begin(), p.piece.block_end(), to);
+    if (page.size() == 1) return;
+    for (int64_t k = 0; k < panels; ++k) {
+      std::copy(to + k * width * nr, to + (k + 1) * width * nr, values + (k * rows + p.column) * nr);
+    }
+  }
+}
+
+// What query `query` sees of a page: the scores of what it does not see become 0, the others softmax's numerators against a running
+// maximum. `shrink` is told the factor for what was summed before.
+struct RunningSoftmax {
+  float* top;
+  float* total;
+  template <typename Shrink>
+  void Add(std::span<const Panels> page, int64_t query, const AttentionShape& s, float* row, float* gathered, Shrink shrink) {
+    float page_top = kNone;
+    int64_t seen = 0, first = 0;
+    for (const Panels& p : page) {
+      const Visible visible = VisibleRows(p.piece, query, s.window);
+      float* x = row + p.column;
+      const int64_t begin = p.piece.lead() + visible.begin, end = p.piece.lead() + visible.end;
+      std::fill(x, x + begin, 0.0f);
+      std::fill(x + end, x + p.piece.padded(), 0.0f);
+      if (begin == end) continue;
+      ScaleRow(x + begin, s.scale, end - begin, x + begin);
+      if (s.softcap > 0) SoftcapRow(x + begin, end - begin, s.softcap);
+      page_top = std::max(page_top, MaxRow(x + begin, end - begin));
+      if (seen == 0) first = p.column + begin;
+      seen += end - begin;
+    }
+    if (seen == 0) return;
+    if (page_top > *top) {
+      const float factor = *top == kNone ? 0.0f : std::exp(*top - page_top);
+      shrink(factor);
+      *total *= factor;
+      *top = page_top;
+    }
+    // The sum runs over the positions in one go, wherever the pieces begin.
+    const float* numerators = row + first;
+    int64_t n = 0;
+    for (const Panels& p : page) {
+      const Visible visible = VisibleRows(p.piece, query, s.window);
+      if (visible.begin == visible.end) continue;
+      float* x = row + p.column + p.piece.lead() + visible.begin;
+      const int64_t count = visible.end - visible.begin;
+      ExpShiftedRow(x, *top, count, x);
+      if (count == seen) break;
+      std::copy(x, x + count, gathered + n);
+      n += count;
+      numerators = gathered;
+    }
+    *total += SumRow(numerators, seen);
+  }
+};
+
 // Rows [t0, t0 + tile) of a call for one key-value head: every piece is widened once for all heads of the group.
 void AttendTile(const KvAttentionCall& c, const AttentionShape& s, int64_t kv_head, int64_t t0, int64_t tile) {
   const int64_t d = s.head_dim, dim = RoundUp(d, kKvChunk), q_stride = s.num_heads * d, nr = GemmPanelColumns();
@@ -206,46 +280,43 @@ void AttendTile(const KvAttentionCall& c, const AttentionShape& s, int64_t kv_he
   for (int64_t t = 0; t < tile; ++t) std::memset(c.out + (t0 + t) * q_stride + kv_head * group * d, 0, group * d * sizeof(float));
 
   const int64_t first = c.start + t0;
-  for (const Piece& p : PiecesOf(c.spans, first, first + tile - 1, s.window)) {
-    const int64_t width = p.padded(), key_panels = DivUp(width, nr), stride = key_panels * nr;
-    const KvTile key_tile = p.key_tile(kv_head);
-    float* keys = scratch.keys.Grow(stride * dim);
-    float* values = scratch.values.Grow(value_panels * nr * width);
+  const std::vector<Piece> pieces = PiecesOf(c.spans, first, first + tile - 1, s.window, kPagePositions);
+  std::vector<Panels> page;
+  for (size_t begin = 0; begin < pieces.size(); begin += page.size()) {
+    page.clear();
+    int64_t stride = 0, key_size = 0;  // stride: rows of the page, padded
+    for (size_t i = begin; i < pieces.size() && SamePage(pieces[i], pieces[begin]); ++i) {
+      page.push_back({.piece = pieces[i], .column = stride, .keys = key_size});
+      stride += pieces[i].padded();
+      key_size += RoundUp(pieces[i].padded(), nr) * dim;
+    }
+    float* keys = scratch.keys.Grow(key_size);
+    float* values = scratch.values.Grow(value_panels * nr * stride);
     float* scores = scratch.scores.Grow(tile * stride);
-    KvKeyPanels(key_tile, p.block_begin(), p.block_end(), keys);
-    KvValuePanels(p.value_tile(kv_head), p.block_begin(), p.block_end(), values);
+    float* gathered = scratch.gathered.Grow(stride);
+    for (const Panels& p : page) {
+      KvKeyPanels(p.piece.key_tile(kv_head), p.piece.block_begin(), p.piece.block_end(), keys + p.keys);
+    }
+    PageValues(page, kv_head, stride, value_panels, nr, scratch.piece.Grow(page.size() == 1 ? 0 : value_panels * nr * stride), values);
     for (int64_t h = 0; h < group; ++h) {
       const int64_t head = kv_head * group + h;
       const float* q = c.q + t0 * q_stride + head * d;
       float* out = c.out + t0 * q_stride + head * d;
-      for (int64_t k = 0; k < key_panels; ++k) {
-        GemmPanelF32(q, q_stride, tile, keys + k * dim * nr, d, scores + k * nr, stride, nr, false);
+      for (const Panels& p : page) {
+        for (int64_t k = 0; k < p.piece.padded(); k += nr) {
+          GemmPanelF32(q, q_stride, tile, keys + p.keys + k * dim, d, scores + p.column + k, stride,
+                       std::min(nr, p.piece.padded() - k), false);
+        }
       }
       for (int64_t t = 0; t < tile; ++t) {
-        float* row = scores + t * stride;
-        const Visible visible = VisibleRows(p, first + t, s.window);
-        const int64_t begin = p.lead() + visible.begin, end = p.lead() + visible.end;
-        std::fill(row, row + begin, 0.0f);
-        std::fill(row + end, row + width, 0.0f);
-        if (begin == end) continue;
-        ScaleRow(row + begin, s.scale, end - begin, row + begin);
-        if (s.softcap > 0) SoftcapRow(row + begin, end - begin, s.softcap);
-        float& top = tops[h * tile + t];
-        float& total = totals[h * tile + t];
-        const float piece_top = MaxRow(row + begin, end - begin);
-        if (piece_top > top) {
-          const float factor = top == kNone ? 0.0f : std::exp(top - piece_top);
-          ScaleRow(out + t * q_stride, factor, d, out + t * q_stride);
-          total *= factor;
-          top = piece_top;
-        }
-        ExpShiftedRow(row + begin, top, end - begin, row + begin);
-        total += SumRow(row + begin, end - begin);
+        RunningSoftmax softmax{&tops[h * tile + t], &totals[h * tile + t]};
+        float* sums = out + t * q_stride;
+        softmax.Add(page, first + t, s, scores + t * stride, gathered, [&](float factor) { ScaleRow(sums, factor, d, sums); });
       }
       for (int64_t k = 0; k < value_panels; ++k) {
         const int64_t columns = std::min(nr, d - k * nr);
         if (columns <= 0) break;
-        GemmPanelF32(scores, stride, tile, values + k * width * nr, width, out + k * nr, q_stride, columns, true);
+        GemmPanelF32(scores, stride, tile, values + k * stride * nr, stride, out + k * nr, q_stride, columns, true);
       }
     }
   }
@@ -275,7 +346,7 @@ void KvAttention(std::span<const KvAttentionCall> calls, const AttentionShape& s
   };
   std::vector<Task> tasks;
   for (const KvAttentionCall& c : calls) {
-    if (c.rows * group <= kFewQueries) {
+    if (!c.tiles && c.rows * group <= kFewQueries) {
       AttendFew(c, shape, pool);
       continue;
     }

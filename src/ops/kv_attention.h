@@ -36,10 +36,13 @@ struct KvAttentionCall {
   float* out = nullptr;
   int64_t rows = 0, start = 0;
   std::vector<KvSpan> spans;
+  bool tiles = false;  // few queries, too, are computed as they would be among many
 };
 
 // Few queries: every 512 keys or so are one task per key-value head, merged in the order of the spans. Many: tasks are tiles of
-// queries, which walk the keys with a running maximum. The split depends on the shapes only, so results do not depend on threads.
+// queries, which walk the keys with a running maximum, 256 positions at a time. The split depends on the shapes only, so results do
+// not depend on threads. Among many, a query's result depends on its position and on what it sees alone: not on the queries beside
+// it, on how a prompt was cut, or on where the rows lie.
 void KvAttention(std::span<const KvAttentionCall> calls, const AttentionShape& shape, ThreadPool* pool);
 
 }  // namespace optiq

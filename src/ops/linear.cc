@@ -139,12 +139,13 @@ void DecodeRows(const WeightMatrix& w, int64_t begin, int64_t end, float* out) {
 
 void Linear(const float* x, int64_t m, int64_t ldx, const WeightMatrix& w, const float* bias, float* y, int64_t ldy,
             ThreadPool* pool, Products products) {
-  if (products == Products::kFast && w.affine) {
+  if (IsFast(products) && w.affine) {
     const LinearProduct product = {.w = &w, .bias = bias, .y = y, .ldy = ldy};
     return LinearAffine(x, m, ldx, {&product, 1}, ActivationBits::k15, pool);
   }
-  const bool fast = products == Products::kFast && w.weight.is_plain() && HasBF16Gemm();
-  if (m <= kFewRows && !fast) return FewRows(x, m, ldx, w, bias, y, ldy, pool);
+  const bool fast = IsFast(products) && w.weight.is_plain() && HasBF16Gemm();
+  const bool fixed = products == Products::kF32Fixed || products == Products::kFastFixed;
+  if (m <= kFewRows && !fast && !fixed) return FewRows(x, m, ldx, w, bias, y, ldy, pool);
   const bool bf16 = fast || (products == Products::kBF16 && HasBF16Gemm());
   BF16Rows xb;
   if (bf16) xb = ToBF16Rows(x, m, ldx, w.cols, pool);
@@ -163,7 +164,7 @@ void Linear(const float* x, int64_t m, int64_t ldx, const WeightMatrix& w, const
 void LinearMany(const float* x, int64_t m, int64_t ldx, std::span<const LinearProduct> all, ThreadPool* pool,
                 Products products) {
   const bool affine = std::all_of(all.begin(), all.end(), [](const LinearProduct& p) { return p.w->affine.has_value(); });
-  if (products == Products::kFast && affine) return LinearAffine(x, m, ldx, all, ActivationBits::k15, pool);
+  if (IsFast(products) && affine) return LinearAffine(x, m, ldx, all, ActivationBits::k15, pool);
   for (const LinearProduct& p : all) Linear(x, m, ldx, *p.w, p.bias, p.y, p.ldy, pool, products);
 }
 

@@ -22,9 +22,18 @@ enum class Products {
   kF32,   // exact path: f32 products and sums
   kBF16,  // both factors rounded to bf16, f32 sums; f32 where the CPU has no bf16 dot product
   // For running a model. Affine weights: activations in 15 bits per group, integer dot products; dense weights: bf16 products
-  // where the CPU has them; GGUF blocks: as kF32. A row's result does not depend on the other rows or on m.
+  // where the CPU has them; GGUF blocks, and dense weights elsewhere: as kF32. But for those, a row's result does not depend on the
+  // other rows or on m.
   kFast,
+  // kF32 and kFast where a row's result must not depend on m for any weight: few rows do not take a path of their own.
+  kF32Fixed,
+  kFastFixed,
 };
+inline bool IsFast(Products p) { return p == Products::kFast || p == Products::kFastFixed; }
+// The products whose rows never depend on the rows beside them.
+inline Products WithFixedOrder(Products p) {
+  return p == Products::kF32 ? Products::kF32Fixed : p == Products::kFast ? Products::kFastFixed : p;
+}
 
 // x: f32 [m, cols] with row stride ldx; y: f32 [m, rows] with row stride ldy. Every element is one fixed chain of additions over
 // cols, whatever m > kFewRows and the number of threads. bias: [rows] or nullptr.
