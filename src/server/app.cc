@@ -24,6 +24,14 @@ std::optional<ApiError> App::FindModel(const std::string& model, std::string* ad
                   "model_not_found"};
 }
 
+StatusOr<std::shared_ptr<const Grammar>> App::GetGrammar() const {
+  std::lock_guard lock(grammar_mutex_);
+  if (!grammar_) {
+    ASSIGN_OR_RETURN(grammar_, Grammar::Create(*tokenizer, end_ids, vocab_size));
+  }
+  return grammar_;
+}
+
 std::string MakeId(std::string_view prefix) {
   static constexpr char kLetters[] = "0123456789abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ";
   thread_local std::mt19937_64 random{std::random_device{}()};

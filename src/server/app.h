@@ -6,6 +6,7 @@
 #include <cstdint>
 #include <functional>
 #include <memory>
+#include <mutex>
 #include <optional>
 #include <string>
 #include <vector>
@@ -19,6 +20,7 @@
 #include "server/metrics.h"
 #include "server/work_pool.h"
 #include "text/chat_template.h"
+#include "text/grammar.h"
 #include "text/tokenizer.h"
 
 namespace optiq {
@@ -53,8 +55,15 @@ struct App {
   WorkPool work{2, 1024};  // parsing, templates, tokens, grammars
   WorkPool slow{1, 64};    // calls that wait for the engine (embeddings)
 
+  // Made when first asked for; shared.
+  StatusOr<std::shared_ptr<const Grammar>> GetGrammar() const;
+
   // The adapter that the request's `model` means ("" for the model alone), or an error.
   std::optional<ApiError> FindModel(const std::string& model, std::string* adapter, bool any_claude = false) const;
+
+ private:
+  mutable std::mutex grammar_mutex_;
+  mutable std::shared_ptr<const Grammar> grammar_;
 };
 
 // "chatcmpl-" and 24 random letters and digits.

@@ -7,6 +7,10 @@ void AddAllRoutes(Router* router, App*) {
                             Protocol protocol = Protocol::kOpenAi) { router->Add({method, path, handle, where, open, protocol}); };
   add("POST", "/v1/chat/completions", HandleChatCompletions);
   add("POST", "/v1/completions", HandleCompletions);
+  add("POST", "/v1/responses", HandleResponses);
+  add("POST", "/v1/embeddings", HandleEmbeddings);
+  add("POST", "/v1/messages", HandleMessages, Route::kPool, false, Protocol::kAnthropic);
+  add("POST", "/v1/messages/count_tokens", HandleCountTokens, Route::kPool, false, Protocol::kAnthropic);
   add("GET", "/v1/models", HandleModels, Route::kInline);
   add("GET", "/v1/models/*", HandleModel, Route::kInline);
   add("POST", "/tokenize", HandleTokenize);
