@@ -64,7 +64,7 @@ optiq_layer(model DEPS kv ops io)
 optiq_layer(engine DEPS model text)
 optiq_layer(quant DEPS engine model text LIBS optiq_embedded_data)
 optiq_layer(eval DEPS quant)
-optiq_layer(server DEPS engine LIBS Boost::headers)
+optiq_layer(server DEPS engine LIBS Boost::headers optiq_embedded_web)
 
 file(GLOB cli_sources CONFIGURE_DEPENDS ${CMAKE_SOURCE_DIR}/src/cli/*.cc)
 set(cli_tests ${cli_sources})

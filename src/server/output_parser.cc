@@ -89,9 +89,10 @@ bool OutputParser::StepBetween(bool last, OutputEvents* events) {
     OpenTool(format.tool_open());
     return true;
   }
-  // Llama writes calls as the whole answer, or several with semicolons between them.
-  const bool bare = format.tools == ToolSyntax::kLlama3 && (at_start_ || tool_calls_ > 0);
-  if (bare && (rest[0] == '{' || (tool_calls_ > 0 && rest[0] == ';'))) {
+  // Llama writes calls as the whole answer, or several with semicolons between them; small Qwen models forget their markers.
+  const bool llama = format.tools == ToolSyntax::kLlama3;
+  const bool bare = (llama || format.tools == ToolSyntax::kHermes) && tool_calls_ == 0 && at_start_;
+  if ((bare && rest[0] == '{') || (llama && tool_calls_ > 0 && (rest[0] == '{' || rest[0] == ';'))) {
     text_.erase(0, start);
     OpenTool("");
     return true;
@@ -162,7 +163,9 @@ bool OutputParser::StepReasoning(bool last, OutputEvents* events) {
 }
 
 void OutputParser::OpenTool(std::string_view marker) {
-  block_ = MakeToolBlock(options_.format.tools, options_.tools);
+  // What has no marker is written as Llama's calls are, but in Gemma's blocks of several calls.
+  const bool bare = marker.empty() && options_.format.tools != ToolSyntax::kGemma4;
+  block_ = MakeToolBlock(bare ? ToolSyntax::kLlama3 : options_.format.tools, options_.tools);
   raw_ = marker;
   mode_ = Mode::kTool;
 }

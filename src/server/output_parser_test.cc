@@ -85,6 +85,8 @@ const Case kCases[] = {
     {ToolSyntax::kHermes, "<tool_call>not json</tool_call> more", "[C:<tool_call>not json</tool_call> more]"},
     {ToolSyntax::kHermes, "<tool_call>\n<function=get_weather>\n<parameter=city>\n12\n</parameter>\n<parameter=days>\n3\n</parameter>\n</function>\n</tool_call>",
      "[get_weather{\"city\":\"12\",\"days\":3}]"},
+    {ToolSyntax::kHermes, "{\"name\": \"get_weather\", \"arguments\": {\"city\": \"Oslo\"}}\n", "[get_weather{\"city\":\"Oslo\"}]"},
+    {ToolSyntax::kHermes, "{\"name\": \"Oslo\"}", "[C:{\"name\": \"Oslo\"}]"},
     {ToolSyntax::kLlama3, "{\"name\": \"get_weather\", \"parameters\": {\"city\": \"Oslo\"}}", "[get_weather{\"city\":\"Oslo\"}]"},
     {ToolSyntax::kLlama3, "<|python_tag|>{\"name\":\"ping\",\"parameters\":{}}; {\"name\":\"ping\",\"parameters\":{}}", "[ping{}][ping{}]"},
     {ToolSyntax::kLlama3, "{\"answer\": 42}", "[C:{\"answer\": 42}]"},

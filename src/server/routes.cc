@@ -18,6 +18,8 @@ void AddAllRoutes(Router* router, App*) {
   add("GET", "/tokenizer_info", HandleTokenizerInfo, Route::kInline);
   add("GET", "/health", HandleHealth, Route::kInline, true);
   add("GET", "/metrics", HandleMetrics, Route::kInline);
+  add("GET", "/", HandlePage, Route::kInline, true);
+  add("GET", "/web/*", HandlePage, Route::kInline, true);
   add("GET", "/props", HandleProps, Route::kInline);
 }
 
