@@ -62,14 +62,36 @@ Status Complete(const Decoder& decoder, EngineOptions* o) {
   return OkStatus();
 }
 
+struct MountedAdapter {
+  std::string name;
+  std::unique_ptr<LoraAdapter> adapter;
+};
+
+StatusOr<std::vector<MountedAdapter>> Mount(const Decoder& decoder, const EngineOptions& o) {
+  std::vector<MountedAdapter> out;
+  for (const auto& [name, directory] : o.adapters) {
+    if (name.empty()) return InvalidArgument("adapter {}: the name is empty; NAME=DIR is needed", directory);
+    for (const MountedAdapter& other : out) {
+      if (other.name == name) return InvalidArgument("adapter '{}' is given twice", name);
+    }
+    auto adapter = LoraAdapter::Load(directory, decoder.weights());
+    if (!adapter.ok()) return Annotate(adapter.status(), fmt::format("adapter '{}'", name));
+    out.push_back({name, *std::move(adapter)});
+  }
+  return out;
+}
+
 class EngineImpl : public Engine {
  public:
-  EngineImpl(Decoder* decoder, const Tokenizer* tokenizer, std::vector<int32_t> end_ids, EngineOptions options)
+  EngineImpl(Decoder* decoder, const Tokenizer* tokenizer, std::vector<int32_t> end_ids, EngineOptions options,
+             std::vector<MountedAdapter> adapters)
       : decoder_(decoder),
         tokenizer_(tokenizer),
         end_ids_(std::move(end_ids)),
         options_(std::move(options)),
+        adapters_(std::move(adapters)),
         loop_(decoder, options_) {
+    for (const MountedAdapter& a : adapters_) adapter_bytes_ += a.adapter->bytes();
     std::sort(end_ids_.begin(), end_ids_.end());
     beat_ = EngineClock::now();
     stats_ = loop_.stats();
@@ -143,11 +165,16 @@ class EngineImpl : public Engine {
     EngineStats stats = stats_;
     stats.waiting = static_cast<int64_t>(waiting_.size());
     stats.rejected = rejected_;
+    stats.adapter_bytes = adapter_bytes_;
     stats.heartbeat_seconds = std::chrono::duration<double>(EngineClock::now() - beat_).count();
     return stats;
   }
   const EngineOptions& options() const override { return options_; }
-  std::vector<std::string> adapters() const override { return {}; }
+  std::vector<std::string> adapters() const override {
+    std::vector<std::string> names;
+    for (const MountedAdapter& a : adapters_) names.push_back(a.name);
+    return names;
+  }
 
   void Drain(std::chrono::milliseconds deadline) override {
     std::unique_lock<std::mutex> lock(mutex_);
@@ -161,13 +188,21 @@ class EngineImpl : public Engine {
 
  private:
   StatusOr<std::shared_ptr<Sequence>> NewSequence(EngineRequest request) {
-    if (!request.adapter.empty()) {
-      return InvalidArgument("adapter '{}' is not mounted; there are none", request.adapter);
+    const std::string name = request.adapter;
+    const auto mounted =
+        std::find_if(adapters_.begin(), adapters_.end(), [&](const MountedAdapter& a) { return a.name == name; });
+    if (!name.empty() && mounted == adapters_.end()) {
+      return InvalidArgument("adapter '{}' is not mounted; mounted: {}", name.substr(0, 100),
+                             adapters_.empty() ? "none" : fmt::format("{}", fmt::join(adapters(), ", ")));
     }
     ASSIGN_OR_RETURN(auto answer, Answer::Create(std::move(request), *tokenizer_, end_ids_, decoder_->spec().vocab_size,
                                                  options_.context_length, options_.draft));
     auto s = std::make_shared<Sequence>();
     s->answer = std::move(answer);
+    if (!name.empty()) {
+      s->adapter = mounted->adapter.get();
+      s->root = static_cast<uint64_t>(mounted - adapters_.begin()) + 1;
+    }
     s->submitted = EngineClock::now();
     return s;
   }
@@ -248,6 +283,8 @@ class EngineImpl : public Engine {
   const Tokenizer* tokenizer_;
   std::vector<int32_t> end_ids_;
   const EngineOptions options_;
+  const std::vector<MountedAdapter> adapters_;
+  int64_t adapter_bytes_ = 0;
   EngineLoop loop_;  // the thread's, but for what the constructor reads
 
   mutable std::mutex mutex_;
@@ -266,10 +303,13 @@ class EngineImpl : public Engine {
 
 StatusOr<std::unique_ptr<Engine>> Engine::Create(Decoder* decoder, const Tokenizer* tokenizer,
                                                  std::vector<int32_t> end_ids, EngineOptions options) {
+  // Before the memory that is left is measured.
+  ASSIGN_OR_RETURN(std::vector<MountedAdapter> adapters, Mount(*decoder, options));
   RETURN_IF_ERROR(Complete(*decoder, &options));
   decoder->set_products(WithFixedOrder(decoder->products()));
   return std::unique_ptr<Engine>(
-      std::make_unique<EngineImpl>(decoder, tokenizer, std::move(end_ids), std::move(options)));
+      std::make_unique<EngineImpl>(decoder, tokenizer, std::move(end_ids), std::move(options),
+                                                              std::move(adapters)));
 }
 
 }  // namespace optiq

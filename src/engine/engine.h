@@ -94,6 +94,7 @@ struct EngineStats {
   int64_t prefix_queries = 0, prefix_hits = 0;
   int64_t drafted_tokens = 0, accepted_tokens = 0;
   int64_t steps = 0;
+  int64_t adapter_bytes = 0;
   double heartbeat_seconds = 0;  // since the engine thread last came round
 };
 

@@ -15,6 +15,8 @@ namespace {
 
 // Rows of a decode step up to which another row costs little: drafts fill them.
 constexpr int64_t kCheapRows = 16;
+// Tokens that one step copies from the prefix cache.
+constexpr int64_t kRestoreTokens = 4096;
 // Rows of logits that prompt logprobs hold at once.
 constexpr int64_t kLogprobRows = 16;
 
@@ -49,6 +51,7 @@ EngineLoop::EngineLoop(Decoder* decoder, const EngineOptions& options)
       geometry_(KvGeometryOf(decoder->spec())),
       pool_(decoder->pool()),
       pacer_(options.prefill_chunk, static_cast<double>(options.stall_ms) / 1000),
+      prefixes_(geometry_, options.kv_plan, options.prefix_cache_bytes),
       can_draft_(options.draft && CanRewind(geometry_, options.kv_plan)) {
   stats_.kv_bytes_budget = options.kv_bytes;
 }
@@ -66,6 +69,9 @@ bool EngineLoop::Admit(const std::shared_ptr<Sequence>& s) {
   }
   s->reserved = need;
   reserved_ += need;
+  // What it can use is not what gives way to it.
+  if (!s->wants_hidden()) prefixes_.Find(s->root, s->answer->tokens());
+  prefixes_.Limit(options_.kv_bytes - reserved_);
   s->admitted = EngineClock::now();
   if (s->sink != nullptr) Tell(s.get(), [](EngineSink* sink) { sink->OnStart(); });
   return true;
@@ -89,23 +95,95 @@ void EngineLoop::Round() {
   if (running_.empty()) logits_ = {};
 }
 
-// Tokens of a prompt in this step, given its share of the budget.
-int64_t EngineLoop::ChunkOf(const Sequence& s, int64_t share) const {
-  const int64_t at = s.cache->length(), start = options_.kv_plan.quantized_start;
-  int64_t end = at + share;
-  // Rows become quantized between two passes: always between the same two.
-  if (at < start) end = std::min(end, start);
-  return end - at;
+bool EngineLoop::MustWait(const Sequence& s) const {
+  if (s.wants_hidden()) return false;
+  const auto tokens = s.answer->tokens();
+  for (const auto& t : running_) {
+    if (t.get() == &s) return false;  // the others came later
+    if (t->root != s.root || !t->begun || t->ended || t->embedding != nullptr || t->prompt_left() == 0) continue;
+    const auto other = t->answer->tokens();
+    const int64_t common = std::mismatch(tokens.begin(), tokens.end() - 1, other.begin(), other.end()).first - tokens.begin();
+    const int64_t shareable = prefixes_.Shareable(common, t->prompt_length());
+    if (shareable >= 2 * PrefixCache::kBlock && t->cache->length() < shareable) return true;
+  }
+  return false;
+}
+
+void EngineLoop::Begin(Sequence* s) {
+  s->begun = true;
+  if (s->wants_hidden() || options_.prefix_cache_bytes == 0) return;
+  s->prefix = prefixes_.Find(s->root, s->answer->tokens());
+  s->branch = s->prefix.branch;
+  ++stats_.prefix_queries;
+  if (s->prefix.length == 0) return;
+  ++stats_.prefix_hits;
+  s->cached_tokens = s->prefix.length;
+  stats_.cached_tokens += s->cached_tokens;
+  stats_.prompt_tokens += s->cached_tokens;
+  BeginKvRestore(s->cache.get(), s->prefix.length);
+}
+
+bool EngineLoop::Restore(Sequence* s) {
+  const size_t most = s->restored + kRestoreTokens / PrefixCache::kBlock;
+  for (; s->restored < s->prefix.rows.size(); ++s->restored) {
+    if (s->restored == most) return false;
+    RestoreKvRows(s->cache.get(), *std::exchange(s->prefix.rows[s->restored], nullptr));
+  }
+  if (s->prefix.tail != nullptr) RestoreKvTail(s->cache.get(), *std::exchange(s->prefix.tail, nullptr));
+  return true;
+}
+
+void EngineLoop::Store(Sequence* s) {
+  try {
+    prefixes_.Store(s->root, s->answer->tokens().first(s->prompt_length()), *s->cache, s->branch);
+  } catch (const std::bad_alloc&) {
+    prefixes_.EvictTo(0);  // memory is short
+  }
+}
+
+void EngineLoop::PlanPrompts(const std::vector<Sequence*>& prompts, int64_t budget, std::vector<Part>* parts) {
+  std::vector<int64_t> most;  // tokens that each may take
+  for (const Sequence* s : prompts) {
+    const int64_t at = s->cache->length(), start = options_.kv_plan.quantized_start;
+    int64_t end = prefixes_.PassEnd(at, s->prompt_length(), s->branch);
+    // Rows become quantized between two passes: always between the same two.
+    if (at < start) end = std::min(end, start);
+    most.push_back(end - at);
+  }
+  std::vector<int64_t> shares;
+  if (prefixes_.on_grid()) {
+    shares.assign(prompts.size(), 0);
+    for (size_t i = 0, first = turn_++; i < prompts.size(); ++i) {
+      const size_t at = (first + i) % prompts.size();
+      if (i > 0 && most[at] > budget) continue;
+      shares[at] = most[at];
+      budget -= most[at];
+    }
+  } else {
+    shares = SharePrefill(most, budget);
+  }
+  for (size_t i = 0; i < prompts.size(); ++i) {
+    if (shares[i] == 0) continue;
+    Sequence* s = prompts[i];
+    const auto ids = s->answer->tokens().subspan(s->cache->length(), shares[i]);
+    Part part = {.sequence = s, .prompt = true, .ids = {ids.begin(), ids.end()}};
+    part.logits = shares[i] == s->prompt_left() && !s->prompt_only();
+    if (s->wants_hidden()) part.hidden.resize(shares[i] * decoder_->spec().hidden_size);
+    parts->push_back(std::move(part));
+  }
 }
 
 std::vector<EngineLoop::Part> EngineLoop::Plan() {
   std::vector<Part> parts;
   std::vector<Sequence*> prompts;
-  std::vector<int64_t> left;
   for (const auto& s : running_) {
-    if (const int64_t n = s->prompt_left(); n > 0) {
+    if (!s->begun) {
+      if (MustWait(*s)) continue;
+      Begin(s.get());
+    }
+    if (!Restore(s.get())) continue;
+    if (s->prompt_left() > 0) {
       prompts.push_back(s.get());
-      left.push_back(n);
     } else {
       parts.push_back({.sequence = s.get(), .logits = true});
     }
@@ -117,22 +195,13 @@ std::vector<EngineLoop::Part> EngineLoop::Plan() {
     const auto draft = answer.Draft(can_draft_ && prompts.empty() ? kCheapRows / answers - 1 : 0);
     part.ids.insert(part.ids.end(), draft.begin(), draft.end());
   }
-  const std::vector<int64_t> shares = SharePrefill(left, pacer_.Budget(answers > 0));
-  for (size_t i = 0; i < prompts.size(); ++i) {
-    if (shares[i] == 0) continue;
-    Sequence* s = prompts[i];
-    const int64_t n = ChunkOf(*s, shares[i]);
-    const auto ids = s->answer->tokens().subspan(s->cache->length(), n);
-    Part part = {.sequence = s, .prompt = true, .ids = {ids.begin(), ids.end()}};
-    part.logits = n == left[i] && !s->prompt_only();
-    if (s->wants_hidden()) part.hidden.resize(n * decoder_->spec().hidden_size);
-    parts.push_back(std::move(part));
-  }
+  PlanPrompts(prompts, pacer_.Budget(answers > 0), &parts);
   return parts;
 }
 
 void EngineLoop::Step() {
   std::vector<Part> parts = Plan();
+  if (parts.empty()) return;
   std::vector<Decoder::Input> batch;
   int64_t prompt_tokens = 0;
   size_t rows = 0;
@@ -143,6 +212,7 @@ void EngineLoop::Step() {
                      .all_logits = !part.prompt,
                      .no_logits = !part.logits,
                      .kind = part.prompt ? RowKind::kPrompt : RowKind::kAnswer,
+                     .adapter = part.sequence->adapter,
                      .hidden = part.hidden.empty() ? nullptr : part.hidden.data()});
     rows += !part.prompt ? part.ids.size() : part.logits;
     if (part.prompt) prompt_tokens += static_cast<int64_t>(part.ids.size());
@@ -212,6 +282,7 @@ void EngineLoop::AfterPrompt(Part* part) {
   const int64_t end = s->cache->length(), begin = end - static_cast<int64_t>(part->ids.size());
   const bool complete = end == s->prompt_length();
   if (complete && s->prefilled == EngineClock::time_point()) s->prefilled = EngineClock::now();
+  if (s->embedding == nullptr) Store(s);
   if (s->embedding != nullptr) {
     AddHidden(*part);
     if (complete) FinishEmbedding(s, OkStatus());
@@ -299,6 +370,7 @@ void EngineLoop::Refuse(Sequence* s, const Status& status) {
 
 void EngineLoop::Release(Sequence* s) {
   reserved_ -= s->reserved;
+  prefixes_.Limit(options_.kv_bytes - reserved_);
   s->reserved = 0;
   s->cache.reset();
   s->ended = true;
@@ -322,7 +394,6 @@ void EngineLoop::Finish(Sequence* s, const Status& status, FinishReason reason, 
     usage.decode_seconds = SecondsBetween(s->first_token, now);
   }
   stats_.completion_tokens += usage.completion_tokens;
-  stats_.cached_tokens += usage.cached_tokens;
   stats_.drafted_tokens += usage.drafted_tokens;
   stats_.accepted_tokens += usage.accepted_tokens;
   if (status.code() == absl::StatusCode::kCancelled) {
@@ -345,6 +416,7 @@ EngineStats EngineLoop::stats() const {
   stats.running = static_cast<int64_t>(running_.size());
   for (const auto& s : running_) stats.prefilling += s->prompt_left() > 0;
   stats.kv_bytes_active = reserved_;
+  stats.kv_bytes_cached = prefixes_.bytes();
   return stats;
 }
 

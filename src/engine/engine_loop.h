@@ -9,6 +9,7 @@
 
 #include "engine/engine.h"
 #include "engine/prefill_pacer.h"
+#include "engine/prefix_cache.h"
 #include "engine/sequence.h"
 #include "model/decoder.h"
 
@@ -46,7 +47,14 @@ class EngineLoop {
     size_t logit_row = 0;
   };
   std::vector<Part> Plan();
-  int64_t ChunkOf(const Sequence& s, int64_t share) const;
+  // The prompts' parts, at most `budget` tokens; with a fixed grid at least one cell.
+  void PlanPrompts(const std::vector<Sequence*>& prompts, int64_t budget, std::vector<Part>* parts);
+  // Whether an older sequence is just reading what this one could have from the prefix cache then.
+  bool MustWait(const Sequence& s) const;
+  void Begin(Sequence* s);
+  // Copies a part of what the prefix cache has; true when it is all there.
+  bool Restore(Sequence* s);
+  void Store(Sequence* s);
   void Step();
   void AfterPrompt(Part* part);
   void SampleAll(std::vector<Part>& parts, std::vector<float>* logits);
@@ -65,6 +73,8 @@ class EngineLoop {
   const KvGeometry geometry_;
   ThreadPool* pool_;
   PrefillPacer pacer_;
+  PrefixCache prefixes_;
+  size_t turn_ = 0;  // which prompt is first on a grid
   bool can_draft_ = false;
   std::vector<std::shared_ptr<Sequence>> running_;  // in order of admission
   std::vector<float> logits_;

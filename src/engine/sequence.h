@@ -12,7 +12,9 @@
 
 #include "engine/answer.h"
 #include "engine/engine.h"
+#include "engine/prefix_cache.h"
 #include "kv/kv_cache.h"
+#include "model/lora_adapter.h"
 
 namespace optiq {
 
@@ -35,6 +37,9 @@ struct Sequence {
   std::atomic<bool> cancelled{false};  // from any thread
   EngineClock::time_point submitted;
 
+  const LoraAdapter* adapter = nullptr;
+  uint64_t root = 0;  // of the prefix cache: one for each adapter
+
   // An embedding: no answer is sampled.
   std::shared_ptr<EmbeddingCall> embedding;
   size_t embedding_index = 0;
@@ -45,6 +50,10 @@ struct Sequence {
   std::unique_ptr<KvCache> cache;  // there while it runs
   int64_t reserved = 0;            // bytes of the budget
   int64_t cached_tokens = 0;
+  bool begun = false;         // it has looked into the prefix cache
+  PrefixCache::Match prefix;  // what is still to be copied from there
+  size_t restored = 0;        // of its rows
+  int64_t branch = 0;
   std::vector<TokenLogprobs> prompt_logprobs;
   bool ended = false;
 

@@ -50,6 +50,7 @@ class KvCache {
 
   // The entry of a layer with keys of its own, else nullptr.
   const KvEntry* entry(int layer) const { return entries_[layer].get(); }
+  KvEntry* mutable_entry(int layer) { return entries_[layer].get(); }
   // Replaces an entry by another of the same length: a probe of one layer, or what was loaded.
   void Replace(int layer, std::unique_ptr<KvEntry> entry);
   // For probes that begin behind a layer which later ones read: `from` keeps that layer's rows of its pass when told to, and the probe

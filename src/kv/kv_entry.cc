@@ -252,6 +252,45 @@ void KvEntry::Read(int64_t position, float* keys, float* values) const {
   at.store->Read(at.slot, keys, values);
 }
 
+std::vector<KvPiece> KvEntry::CopyOut(int64_t begin, int64_t end) const {
+  std::vector<KvPiece> out;
+  const KvFormat dense;
+  for (int64_t p = begin; p < end;) {
+    const Location first = Locate(p);
+    int64_t n = 1;
+    for (; p + n < end; ++n) {
+      const Location next = Locate(p + n);
+      if (next.part != first.part || next.slot != first.slot + n) break;
+    }
+    const bool main = first.part == Part::kMain;
+    const int64_t lead = first.slot % kKvBlock;  // whole blocks are moved at once
+    KvStore store(main ? plan_.keys : dense, main ? plan_.values : dense, geometry_.heads, geometry_.head_dim,
+                  KvPageRowsFor(lead + n));
+    store.Grow(lead + n);
+    store.Copy(lead, n, *first.store, first.slot);
+    out.push_back({.part = first.part, .begin = p, .end = p + n, .slot = lead, .store = std::move(store)});
+    p += n;
+  }
+  return out;
+}
+
+void KvEntry::CopyIn(const std::vector<KvPiece>& pieces) {
+  for (const KvPiece& piece : pieces) {
+    for (int64_t p = piece.begin; p < piece.end;) {
+      const Location first = Locate(p);
+      OPTIQ_CHECK(first.part == piece.part);
+      int64_t n = 1;
+      for (; p + n < piece.end; ++n) {
+        const Location next = Locate(p + n);
+        if (next.part != first.part || next.slot != first.slot + n) break;
+      }
+      KvStore* store = first.part == Part::kMain ? &main_ : first.part == Part::kFirst ? first_.get() : recent_.get();
+      store->Copy(first.slot, n, piece.store, piece.slot + p - piece.begin);
+      p += n;
+    }
+  }
+}
+
 void KvEntry::Encode(const KvEntry& other) {
   OPTIQ_CHECK(length_ == 0 && appended_ == 0 && base_ == nullptr);
   const int64_t width = geometry_.heads * geometry_.head_dim;

@@ -16,6 +16,8 @@
 
 namespace optiq {
 
+struct KvPiece;
+
 class KvEntry {
  public:
   // plan: checked against the geometry.
@@ -55,6 +57,9 @@ class KvEntry {
     Part part = Part::kMain;
   };
   Location Locate(int64_t position) const;
+  // Held positions [begin, end) as they are stored, and back: an entry of the same formats whose places are set (SetPlaces).
+  std::vector<KvPiece> CopyOut(int64_t begin, int64_t end) const;
+  void CopyIn(const std::vector<KvPiece>& pieces);
   // Takes over the rows of `other`, encoded by this entry's plan. This entry must be empty.
   void Encode(const KvEntry& other);
   // What a saved cache needs besides its rows; for loading they are set first and the rows written where Locate says.
@@ -91,6 +96,13 @@ class KvEntry {
   bool in_place_ = false;  // its one row went into the ring at once
   int64_t dense_from_ = 0;  // recent rows before it were quantized before a Trim made them recent again
   int64_t high_ = 0;      // the longest length the ring was written to: older rows are gone
+};
+
+// A copy of consecutive positions from one part of an entry: position p is in slot `slot` + p - begin of the store.
+struct KvPiece {
+  KvEntry::Part part;
+  int64_t begin, end, slot;
+  KvStore store;
 };
 
 }  // namespace optiq

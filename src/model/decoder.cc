@@ -82,7 +82,7 @@ Status Decoder::ForwardBatch(std::span<const Input> batch, std::vector<float>* l
       const int64_t n = static_cast<int64_t>(input.ids.size());
       RETURN_IF_ERROR(input.cache->Reserve(n));
       for (RopeTable& t : ropes_) t.Extend(input.cache->length() + n);
-      segments.push_back({.rows = n, .start = input.cache->length(), .cache = input.cache, .kind = input.kind});
+      segments.push_back({.rows = n, .start = input.cache->length(), .cache = input.cache, .kind = input.kind, .adapter = input.adapter});
       logit_rows += WantedRows(input);
     }
     PlainFlow flow(spec_, ropes_, std::move(segments), pool_, false, &buffers_, products_);

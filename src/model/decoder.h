@@ -52,6 +52,7 @@ class Decoder {
     bool all_logits = false;
     bool no_logits = false;      // none of this sequence
     RowKind kind = RowKind::kAny;
+    const LoraAdapter* adapter = nullptr;  // of this model
     float* hidden = nullptr;     // receives the states after the final norm: f32 [ids.size(), hidden_size]
   };
   // Forward for several sequences at once; logits holds their rows one after the other. With products of a fixed order

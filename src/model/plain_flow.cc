@@ -47,6 +47,37 @@ PlainFlow::PlainFlow(const DecoderSpec& spec, const RopeTables& ropes, std::vect
     for (int64_t i = 0; i < s.rows; ++i) positions_.push_back(s.start + i);
   }
   rows_ = static_cast<int64_t>(positions_.size());
+  int64_t row = 0;
+  for (const Segment& s : segments_) {
+    if (s.adapter != nullptr) {
+      auto it = std::find_if(adapters_.begin(), adapters_.end(), [&](const AdapterRows& a) { return a.adapter == s.adapter; });
+      if (it == adapters_.end()) it = adapters_.insert(it, {s.adapter, {}});
+      for (int64_t i = 0; i < s.rows; ++i) it->rows.push_back(row + i);
+    }
+    row += s.rows;
+  }
+}
+
+void PlainFlow::AddAdapters(ValueId x, const LinearWeights& w, ValueId y) {
+  for (const AdapterRows& a : adapters_) {
+    const LoraAdapter::Delta* delta = a.adapter->Find(w);
+    if (delta == nullptr) continue;
+    const OpTimer timer(profile_, "adapter");
+    const int64_t n = static_cast<int64_t>(a.rows.size()), in = columns(x), out = columns(y);
+    if (a.rows.back() - a.rows.front() + 1 == n) {
+      AddDelta(*delta, data(x) + a.rows.front() * in, n, in, data(y) + a.rows.front() * out, out, pool_);
+      continue;
+    }
+    AlignedBuffer<float> from = buffers_->Take(n * in), to = buffers_->Take(n * out);
+    for (int64_t i = 0; i < n; ++i) {
+      std::memcpy(from.data() + i * in, data(x) + a.rows[i] * in, in * sizeof(float));
+      std::memcpy(to.data() + i * out, data(y) + a.rows[i] * out, out * sizeof(float));
+    }
+    AddDelta(*delta, from.data(), n, in, to.data(), out, pool_);
+    for (int64_t i = 0; i < n; ++i) std::memcpy(data(y) + a.rows[i] * out, to.data() + i * out, out * sizeof(float));
+    buffers_->Give(std::move(from));
+    buffers_->Give(std::move(to));
+  }
 }
 
 ValueId PlainFlow::NewValue(int64_t columns) {
@@ -84,6 +115,7 @@ ValueId PlainFlow::Linear(ValueId x, const LinearWeights& w) {
   const OpTimer timer(profile_, ModuleName(w.matrix.path));
   const ValueId y = NewValue(w.matrix.rows);
   optiq::Linear(data(x), rows_, columns(x), w.matrix, w.bias_data(), data(y), columns(y), pool_, products_);
+  AddAdapters(x, w, y);
   return y;
 }
 
@@ -98,6 +130,8 @@ ValueId PlainFlow::Linears(ValueId x, std::initializer_list<const LinearWeights*
     products[n++] = {.w = &w->matrix, .bias = w->bias_data(), .y = data(y), .ldy = columns(y)};
   }
   LinearMany(data(x), rows_, columns(x), {products, n}, pool_, products_);
+  ValueId y = first;
+  for (const LinearWeights* w : all) AddAdapters(x, *w, y++);
   return first;
 }
 

@@ -12,6 +12,7 @@
 #include "base/thread_pool.h"
 #include "kv/kv_cache.h"
 #include "model/block.h"
+#include "model/lora_adapter.h"
 #include "model/rope.h"
 #include "ops/attention.h"
 #include "ops/kv_attention.h"
@@ -34,6 +35,7 @@ struct Segment {
   int64_t start = 0;
   KvCache* cache = nullptr;
   RowKind kind = RowKind::kAny;
+  const LoraAdapter* adapter = nullptr;
 };
 
 class PlainFlow : public Flow {
@@ -96,6 +98,8 @@ class PlainFlow : public Flow {
   void Drop(ValueId x) override;
 
  private:
+  // What the segments' adapters add to y = W x.
+  void AddAdapters(ValueId x, const LinearWeights& w, ValueId y);
   ValueId AttendTo(ValueId q, KeysValues kv, const AttentionSpec& spec, int layer);
   struct Slot {
     AlignedBuffer<float> buffer;
@@ -110,6 +114,11 @@ class PlainFlow : public Flow {
   const RopeTables& ropes_;
   std::vector<Segment> segments_;
   std::vector<int64_t> positions_;
+  struct AdapterRows {
+    const LoraAdapter* adapter;
+    std::vector<int64_t> rows;
+  };
+  std::vector<AdapterRows> adapters_;
   ThreadPool* pool_;
   bool keep_all_;
   bool fixed_order_ = false;
