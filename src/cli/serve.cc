@@ -15,6 +15,7 @@
 #include "cli/model_loader.h"
 #include "cli/quant_options.h"
 #include "engine/engine.h"
+#include "model/weights.h"
 #include "server/server.h"
 #include "text/ordered_json.h"
 
@@ -88,8 +89,44 @@ StatusOr<EngineOptions> ToEngineOptions(const ServeOptions& options, const Loade
     ASSIGN_OR_RETURN(const uint64_t bytes, ParseBytes(options.kv_memory, "--kv-memory"));
     engine.kv_bytes = static_cast<int64_t>(bytes);
   }
+  for (const std::string& text : options.adapters) {
+    const size_t equals = text.find('=');
+    if (equals == 0 || equals == std::string::npos || equals + 1 == text.size()) {
+      return InvalidArgument("--adapter {}: expected NAME=DIR, for example french=adapters/french", text);
+    }
+    engine.adapters.emplace_back(text.substr(0, equals), text.substr(equals + 1));
+  }
   ASSIGN_OR_RETURN(engine.kv_plan, options.kv.ToPlan(*model.checkpoint, model.decoder->spec(), options.exact ? 32 : 16));
   return engine;
+}
+
+// What /props and the page tell about the model: bits by module, the cache's plan.
+StatusOr<OrderedJson> ModelInfo(const LoadedModel& model, const KvPlan& plan, int64_t context) {
+  const DecoderSpec& spec = model.decoder->spec();
+  OrderedJson modules = OrderedJson::array();
+  uint64_t params = 0, bytes = 0;
+  for (const DecoderSpec::Module& module : spec.QuantizableModules()) {
+    ASSIGN_OR_RETURN(const std::vector<WeightMatrix> parts, LoadModule(*model.checkpoint, spec, module));
+    uint64_t module_bytes = 0;
+    for (const WeightMatrix& w : parts) module_bytes += w.bytes();
+    ASSIGN_OR_RETURN(const std::optional<AffineFormat> format, model.checkpoint->QuantizationOf(module.path));
+    const bool in_layer = module.block >= 0 && module.block < spec.num_layers();
+    const std::string mark = fmt::format(".{}.", module.block);
+    const size_t at = in_layer ? module.path.find(mark) : std::string::npos;
+    const double width = 8.0 * static_cast<double>(module_bytes) / static_cast<double>(module.params());
+    modules.push_back({{"path", module.path},
+                       {"layer", in_layer ? module.block : -1},
+                       {"name", at == std::string::npos ? module.path : module.path.substr(at + mark.size())},
+                       {"bits", format ? format->bits : static_cast<int>(width + 0.5)},
+                       {"group_size", format ? format->group_size : 0},
+                       {"params", module.params()}});
+    params += module.params();
+    bytes += module_bytes;
+  }
+  OrderedJson kv = OrderedJson::array();
+  for (const std::string& line : KvPlanText(plan, KvGeometryOf(spec), context)) kv.push_back(line);
+  return OrderedJson{{"model_type", spec.model_type}, {"num_layers", spec.num_layers()}, {"hidden_size", spec.hidden_size}, {"params", params},
+                     {"bytes", bytes},                {"modules", std::move(modules)},   {"kv", std::move(kv)}};
 }
 
 // Waits for SIGINT or SIGTERM, which every thread started after the call leaves to this wait.
@@ -151,6 +188,7 @@ Status RunServe(const ServeOptions& options, const CommandContext& context) {
   app.vocab_size = model.decoder->spec().vocab_size;
   app.hidden_size = model.decoder->spec().hidden_size;
   app.created = UnixTime();
+  ASSIGN_OR_RETURN(app.options.model_info, ModelInfo(model, plan, engine->options().context_length));
 
   HttpServerOptions http;
   http.host = options.host;
@@ -165,6 +203,7 @@ Status RunServe(const ServeOptions& options, const CommandContext& context) {
                FormatBytes(static_cast<double>(in_force.prefix_cache_bytes)), in_force.draft ? ", drafts from repetitions" : "");
   context.Note("chat template: {}; tool calls: {}; thoughts: {}", app.chat_template ? "yes" : "none", ToolSyntaxName(app.format.tools),
                app.format.think_open.empty() ? "none" : app.format.think_open);
+  for (const auto& [name, dir] : in_force.adapters) context.Note("adapter {}: {}", name, dir);
   context.Note("API key: {}; origins: {}", app.options.api_keys.empty() ? "none (loopback only)" : "needed",
                app.options.allow_origins.empty() ? "own page only" : fmt::format("{}", fmt::join(app.options.allow_origins, ", ")));
   const std::string url = fmt::format("http://{}:{}", options.host.find(':') == std::string::npos ? options.host : "[" + options.host + "]", server->port());
@@ -189,6 +228,9 @@ void RegisterServe(CLI::App& app, CommandContext* context) {
   sub->add_option("--model,MODEL", o->model, "A model directory (Hugging Face or MLX) or a .gguf file")->required();
   sub->add_option("--served-model-name", o->model_id, "The model's name in answers (default: the directory's)")->type_name("NAME");
   sub->add_option("--alias", o->aliases, "Another name that requests may use; may be repeated")->allow_extra_args(false)->type_name("NAME");
+  sub->add_option("--adapter", o->adapters, "A LoRA adapter of mlx-lm or PEFT, chosen by requests as the model's name; may be repeated")
+      ->allow_extra_args(false)
+      ->type_name("NAME=DIR");
   sub->add_option("--host", o->host, "Address to listen on (default 127.0.0.1); any but loopback needs a key")->type_name("ADDRESS");
   sub->add_option("--port", o->port, "Port (default 8080; 0: any free one)")->check(CLI::Range(0, 65535))->type_name("N");
   sub->add_option("--api-key", o->api_key, "Key that requests must bring; visible in the process list, so better in a file")->type_name("KEY");

@@ -42,7 +42,7 @@ ApiError ToApiError(const Status& status) {
       break;
     case absl::StatusCode::kUnavailable:
       // A full queue is the client's to retry; draining is the server's.
-      error.status = error.message.find("drain") == std::string::npos ? 429 : 503;
+      error.status = error.message.find("shutting down") == std::string::npos ? 429 : 503;
       error.code = error.status == 429 ? "queue_full" : "shutting_down";
       break;
     case absl::StatusCode::kResourceExhausted:

@@ -41,7 +41,7 @@ class FakeEngine : public Engine {
   StatusOr<RequestId> Submit(EngineRequest request, std::shared_ptr<EngineSink> sink) override {
     std::lock_guard lock(mutex_);
     if (!submit_status.ok()) return submit_status;
-    if (draining_) return Unavailable("draining: no new requests");
+    if (draining_) return Unavailable("the server is shutting down");
     Job job{next_, request, std::move(sink), answer(request), 0, 0, false};
     jobs_.emplace(next_, std::move(job));
     changed_.notify_all();

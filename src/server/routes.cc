@@ -21,6 +21,7 @@ void AddAllRoutes(Router* router, App*) {
   add("GET", "/", HandlePage, Route::kInline, true);
   add("GET", "/web/*", HandlePage, Route::kInline, true);
   add("GET", "/props", HandleProps, Route::kInline);
+  add("GET", "/openapi.json", HandleOpenApi, Route::kInline);
 }
 
 }  // namespace optiq
