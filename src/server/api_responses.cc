@@ -13,7 +13,8 @@ class ResponsesWriter : public ChatWriter {
   std::string Begin(const EngineUsage&) override {
     OrderedJson response = head_;
     response["status"] = "in_progress";
-    return Event("response.created", {{"response", response}}) + Event("response.in_progress", {{"response", response}});
+    std::string out = Event("response.created", {{"response", response}});
+    return out += Event("response.in_progress", {{"response", response}});
   }
 
   std::string Events(size_t, const OutputEvents& events, std::span<const TokenLogprobs>, const ChatAnswer& answer) override {

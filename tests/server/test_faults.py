@@ -227,20 +227,20 @@ def test_browser_and_keys(tmp_path):
         assert server.post("/v1/chat/completions", b"{}", **{"content-type": "text/plain"})[0] == 415
         assert b" 403 " in server.raw(b"GET /health HTTP/1.1\r\nHost: evil.example\r\nConnection: close\r\n\r\n")
     keys = tmp_path / "keys"
-    keys.write_text("first\nsecond\n")
+    keys.write_text("key-one\nkey-two\n")
     with Server("--api-key-file", keys, "--allow-origin", "https://good.example") as server:
         assert server.get("/health")[0] == 200
-        for headers in ({}, {"authorization": "Bearer firs"}, {"authorization": "Bearer first2"}, {"x-api-key": "FIRST"}):
+        for headers in ({}, {"authorization": "Bearer key-on"}, {"authorization": "Bearer key-one2"}, {"x-api-key": "KEY-ONE"}):
             status, body = server.post("/v1/chat/completions", CHAT, **headers)
             assert status == 401 and body["error"]["code"] == "invalid_api_key"
         assert server.get("/metrics")[0] == 401
-        assert server.post("/v1/chat/completions", CHAT, authorization="Bearer second")[0] == 200
-        assert server.post("/v1/messages", {**CHAT}, **{"x-api-key": "first"})[0] == 200
+        assert server.post("/v1/chat/completions", CHAT, authorization="Bearer key-two")[0] == 200
+        assert server.post("/v1/messages", {**CHAT}, **{"x-api-key": "key-one"})[0] == 200
         assert server.post("/v1/messages", CHAT)[1]["type"] == "error"
-        assert server.post("/v1/chat/completions", CHAT, authorization="Bearer first", origin="https://evil.example")[0] == 403
+        assert server.post("/v1/chat/completions", CHAT, authorization="Bearer key-one", origin="https://evil.example")[0] == 403
         for path in ("/v1/../metrics", "//metrics", "/%6detrics", "/metrics/", "/METRICS"):
-            assert server.get(path)[0] == 401 and server.get(path, authorization="Bearer first")[0] == 404
-        assert "first" not in server.text() and "second" not in server.text()
+            assert server.get(path)[0] == 401 and server.get(path, authorization="Bearer key-one")[0] == 404
+        assert "key-one" not in server.text() and "key-two" not in server.text()
 
 
 # 32: control tokens in a user's text stay text.
@@ -288,7 +288,7 @@ def test_locale(locale):
 @pytest.mark.parametrize("model,kv", [("gemma3_text", ("--kv-bits", 4, "--kv-group-size", 32)), ("gemma4_e2b", ("--kv-bits", 8, "--kv-group-size", 32)),
                                       ("qwen2", ("--kv-bits", 4, "--kv-group-size", 32))])
 def test_crashers_of_others(model, kv):
-    with Server(*kv, "--prompt-cache-bytes", "50MB", model=model, template=False) as server:
+    with Server(*kv, "--prompt-cache-bytes", "50MB", "--temp", 0, model=model, template=False) as server:
         prompt = {"messages": [{"role": "user", "content": "The sea is wide and deep, and the wind is cold. " * 3}], "max_tokens": 12}
         seeded = server.chat(**prompt, seed=1)
         plain = server.chat(**prompt)

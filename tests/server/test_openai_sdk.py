@@ -165,11 +165,14 @@ def test_embeddings(client):
 def test_responses(client):
     whole = client.responses.create(model="default_model", input="The sea is", max_output_tokens=12, instructions="Be brief.")
     assert whole.status == "incomplete" and whole.incomplete_details.reason == "max_output_tokens"
-    with client.responses.stream(model="default_model", input="The sea is", max_output_tokens=12, instructions="Be brief.") as stream:
-        seen = list(stream)
+    seen = list(client.responses.create(model="default_model", input="The sea is", max_output_tokens=12, instructions="Be brief.", stream=True))
+    assert [e.sequence_number for e in seen] == list(range(len(seen)))
+    assert seen[-1].type == "response.incomplete" and seen[-1].response.output_text == whole.output_text
+    text = {"format": {"type": "json_schema", "name": "x", "schema": SCHEMA}}
+    with client.responses.stream(model="default_model", input="The sea is", max_output_tokens=60, text=text) as stream:
+        done = [e for e in stream if e.type == "response.output_text.done"]
         final = stream.get_final_response()
-    assert final.output_text == whole.output_text
-    assert [e.sequence_number for e in seen if hasattr(e, "sequence_number")][0] == 0
+    assert json.loads(final.output_text)["colour"] and done[0].item_id == final.output[0].id
     call = client.responses.create(model="default_model", input="Light!", tool_choice="required",
                                    tools=[{"type": "function", "name": "set_light", "parameters": TOOL["function"]["parameters"]}]).output[0]
     assert call.type == "function_call" and json.loads(call.arguments)["room"]
