@@ -1,4 +1,5 @@
 // optiq serve: the HTTP server.
+#include <algorithm>
 #include <csignal>
 #include <cstdlib>
 #include <filesystem>
@@ -15,6 +16,7 @@
 #include "cli/model_loader.h"
 #include "cli/quant_options.h"
 #include "engine/engine.h"
+#include "engine/kv_budget.h"
 #include "model/weights.h"
 #include "server/server.h"
 #include "text/ordered_json.h"
@@ -88,6 +90,11 @@ StatusOr<EngineOptions> ToEngineOptions(const ServeOptions& options, const Loade
   if (!options.kv_memory.empty()) {
     ASSIGN_OR_RETURN(const uint64_t bytes, ParseBytes(options.kv_memory, "--kv-memory"));
     engine.kv_bytes = static_cast<int64_t>(bytes);
+  }
+  if (options.prompt_cache_bytes.empty()) {
+    // System prompts and earlier turns come again: a quarter of the memory for keys and values, at most 1 GB.
+    if (engine.kv_bytes == 0) engine.kv_bytes = DefaultKvBytes();
+    engine.prefix_cache_bytes = std::min<int64_t>(engine.kv_bytes / 4, 1'000'000'000);
   }
   for (const std::string& text : options.adapters) {
     const size_t equals = text.find('=');
@@ -255,7 +262,7 @@ void RegisterServe(CLI::App& app, CommandContext* context) {
   sub->add_option("--top-k", o->top_k, "The same for top-k")->type_name("K");
   sub->add_option("--min-p", o->min_p, "The same for min-p")->type_name("P");
   sub->add_option("--repetition-penalty", o->repetition_penalty, "The same for the repetition penalty")->type_name("X");
-  sub->add_option("--prompt-cache-bytes", o->prompt_cache_bytes, "Memory for keys and values of earlier prompts, such as 2GB (default 0: off)")
+  sub->add_option("--prompt-cache-bytes", o->prompt_cache_bytes, "Memory for keys and values of earlier prompts, such as 2GB; 0: off (default: a quarter of --kv-memory, at most 1GB)")
       ->type_name("BYTES");
   sub->add_option("--kv-memory", o->kv_memory, "Memory for all keys and values (default: from what is free)")->type_name("BYTES");
   sub->add_option("--chat-template", o->chat_template, "A chat template in place of the model's")->type_name("FILE");
