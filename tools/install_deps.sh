@@ -4,7 +4,7 @@ set -euo pipefail
 cd "$(dirname "$0")/.."
 mkdir -p build
 packages=(g++ cmake ninja-build ccache mold pkg-config git ca-certificates libabsl-dev libhwy-dev nlohmann-json3-dev
-          libfmt-dev libcli11-dev libgtest-dev libbenchmark-dev python3 python3-venv)
+          libfmt-dev libcli11-dev libboost1.81-dev libgtest-dev libbenchmark-dev python3 python3-venv)
 missing=()
 for p in "${packages[@]}"; do
   dpkg-query -W -f='${Status}' "$p" 2>/dev/null | grep -q "install ok installed" || missing+=("$p")

@@ -67,6 +67,19 @@ int ot_template_render(const ot_template*, ot_str context, ot_str constants, con
                        ot_buf* err);
 int ot_template_uses(const ot_template*, ot_str name, int* out, ot_buf* err); /* 1 if the template reads the variable */
 
+/* ---- constrained decoding ---- */
+typedef struct ot_grammar ot_grammar; /* a model's tokens arranged for masks: once per model, any number of threads */
+typedef struct ot_matcher ot_matcher; /* one answer's state: one thread at a time; keeps its ot_grammar's data alive */
+/* end_ids: the ends of text (at least one); vocab_size: of the logits. */
+int ot_grammar_new(const ot_tok*, const uint32_t* end_ids, size_t n, uint32_t vocab_size, ot_grammar** out, ot_buf* err);
+void ot_grammar_free(ot_grammar*);
+int ot_matcher_new(const ot_grammar*, ot_str kind /* json_schema, regex, lark */, ot_str text, ot_matcher** out, ot_buf* err);
+void ot_matcher_free(ot_matcher*);
+/* Bit i%32 of word i/32: token i may come next. words = (vocab_size + 31) / 32. */
+int ot_matcher_mask(ot_matcher*, uint32_t* mask, size_t words, ot_buf* err);
+int ot_matcher_accept(ot_matcher*, uint32_t id, ot_buf* err);
+int ot_matcher_done(const ot_matcher*); /* only an end of text may follow */
+
 #ifdef __cplusplus
 }
 #endif

@@ -73,6 +73,7 @@ void RegisterKvCache(CLI::App& app, CommandContext* context);
 void RegisterLogits(CLI::App& app, CommandContext* context);
 void RegisterEval(CLI::App& app, CommandContext* context);
 void RegisterBench(CLI::App& app, CommandContext* context);
+void RegisterServe(CLI::App& app, CommandContext* context);
 
 // Adds the subcommand with the layout of help that all share: description, positionals, options, then `examples` (lines
 // without indent) as the footer.

@@ -13,6 +13,7 @@ std::span<const Command> Commands() {
        kThreadsFlag | kJsonFlag | kTalk},
       {"generate", "Generate text after a prompt", RegisterGenerate, kThreadsFlag | kJsonFlag | kTalk},
       {"chat", "Talk with a model, line by line", RegisterChat, kThreadsFlag | kTalk},
+      {"serve", "Serve a model over HTTP (OpenAI's and Anthropic's protocols)", RegisterServe, kThreadsFlag | kQuietFlag | kVerboseFlag},
       {"logits", "Write the logits of every position of a text to a file", RegisterLogits,
        kThreadsFlag | kJsonFlag | kTalk},
       {"eval", "Measure perplexity, and KL from a reference model", RegisterEval, kThreadsFlag | kJsonFlag | kTalk},

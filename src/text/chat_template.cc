@@ -77,6 +77,7 @@ StatusOr<std::optional<ChatTemplate>> ChatTemplate::Load(const Checkpoint& check
     ASSIGN_OR_RETURN(ChatTemplate out, FromSource(*sources.main, special, sources.what));
     if (sources.tool_use) {
       ASSIGN_OR_RETURN(out.tool_use_, Compile(*sources.tool_use, sources.what + " 'tool_use'"));
+      out.source_ += *sources.tool_use;
     }
     return std::optional<ChatTemplate>(std::move(out));
   };
@@ -92,6 +93,7 @@ StatusOr<ChatTemplate> ChatTemplate::FromSource(std::string_view source, const S
   for (const auto& [name, token] : special.named) constants[name] = token;
   out.constants_ = Dump(constants);
   out.what_ = what;
+  out.source_ = source;
   return out;
 }
 

@@ -49,6 +49,9 @@ class ChatTemplate {
   // Whether the template reads a variable, e.g. "enable_thinking" or "tools".
   bool Uses(std::string_view variable) const;
 
+  // The template's text (of both, where tools have their own): what markup the model was trained on can be read off it.
+  const std::string& source() const { return source_; }
+
  private:
   using Handle = std::shared_ptr<const ot_template>;
 
@@ -56,7 +59,7 @@ class ChatTemplate {
 
   Handle default_;
   Handle tool_use_;  // may be null
-  std::string what_;
+  std::string what_, source_;
   std::string constants_;  // JSON of the named tokens
 };
 
