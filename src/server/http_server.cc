@@ -33,7 +33,11 @@ size_t AllowedConnections(size_t wanted) {
 class Server : public HttpServer {
  public:
   Server(HttpServerOptions options, Handler handler, ErrorBody error_body)
-      : options_(std::move(options)), handler_(std::move(handler)), error_body_(std::move(error_body)), acceptor_(io_), retry_(io_) {}
+      : options_(std::move(options)),
+        handler_(std::move(handler)),
+        error_body_(std::move(error_body)),
+        acceptor_(io_),
+        retry_(io_) {}
   ~Server() override { Stop(); }
 
   Status Listen() {
@@ -157,7 +161,8 @@ class Server : public HttpServer {
 
 }  // namespace
 
-StatusOr<std::unique_ptr<HttpServer>> HttpServer::Start(HttpServerOptions options, Handler handler, ErrorBody error_body) {
+StatusOr<std::unique_ptr<HttpServer>> HttpServer::Start(HttpServerOptions options, Handler handler,
+                                                        ErrorBody error_body) {
   auto server = std::make_unique<Server>(std::move(options), std::move(handler), std::move(error_body));
   RETURN_IF_ERROR(server->Listen());
   return std::unique_ptr<HttpServer>(std::move(server));
