@@ -118,11 +118,12 @@ class Server : public HttpServer {
   void Take(Tcp::socket socket) {
     boost::system::error_code ignored;
     socket.set_option(Tcp::no_delay(true), ignored);
+    const uint64_t id = next_++;  // on the accepting strand only
     Connection* raw = new Connection(std::move(socket), options_.limits, handler_, error_body_, draining_);
-    std::shared_ptr<Connection> connection(raw, [this](Connection* c) {
+    std::shared_ptr<Connection> connection(raw, [this, id](Connection* c) {
       delete c;
       std::lock_guard lock(mutex_);
-      connections_.erase(c);
+      connections_.erase(id);
       if (connections_.empty()) idle_.notify_all();
     });
     bool full;
@@ -130,7 +131,7 @@ class Server : public HttpServer {
       std::lock_guard lock(mutex_);
       full = connections_.size() >= options_.limits.connections;
       refused_ += full;
-      connections_.emplace(raw, connection);
+      connections_.emplace(id, connection);
     }
     full ? connection->Refuse() : connection->Start();
   }
@@ -138,7 +139,7 @@ class Server : public HttpServer {
   std::vector<std::shared_ptr<Connection>> Live() {
     std::vector<std::shared_ptr<Connection>> out;
     std::lock_guard lock(mutex_);
-    for (const auto& [raw, weak] : connections_) {
+    for (const auto& [id, weak] : connections_) {
       if (auto connection = weak.lock()) out.push_back(std::move(connection));
     }
     return out;
@@ -149,7 +150,8 @@ class Server : public HttpServer {
   ErrorBody error_body_;
   mutable std::mutex mutex_;  // declared before io_: connections unregister when io_ is destroyed
   std::condition_variable idle_;
-  std::unordered_map<Connection*, std::weak_ptr<Connection>> connections_;
+  std::unordered_map<uint64_t, std::weak_ptr<Connection>> connections_;
+  uint64_t next_ = 0;  // an address may be in use again before its old owner is off the list
   size_t refused_ = 0;
   std::atomic<bool> draining_{false};
   uint16_t port_ = 0;
