@@ -23,7 +23,7 @@ asan: deps
 	cmake --preset asan && cmake --build --preset asan && ctest --preset asan
 
 tsan: deps
-	cmake --preset tsan && cmake --build --preset tsan && ctest --preset tsan
+	cmake --preset tsan && cmake --build --preset tsan && TSAN_OPTIONS=suppressions=$(CURDIR)/tests/tsan.supp ctest --preset tsan
 
 fuzz: deps
 	cmake --preset fuzz && cmake --build --preset fuzz

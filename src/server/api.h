@@ -26,7 +26,8 @@ void HandlePage(const Call& call);
 
 // usage of OpenAI's answers.
 OrderedJson UsageJson(const EngineUsage& usage, int64_t reasoning_tokens);
-// A prompt, or several: a string, strings, ids, arrays of ids. Texts and their ids (with BOS where the tokenizer adds one).
+// A prompt, or several: a string, strings, ids, arrays of ids. Texts and their ids (with BOS where the tokenizer adds
+// one).
 std::optional<ApiError> ReadPrompts(const App& app, const OrderedJson* json, const char* param, size_t most,
                                     std::vector<std::pair<std::string, std::vector<int32_t>>>* prompts);
 // "x-optiq-ignored": fields that no endpoint knows are told to the client.

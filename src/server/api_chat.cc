@@ -38,7 +38,8 @@ class ChatCompletionWriter : public ChatWriter {
     return out;
   }
 
-  std::string Events(size_t index, const OutputEvents& events, std::span<const TokenLogprobs> logprobs, const ChatAnswer& answer) override {
+  std::string Events(size_t index, const OutputEvents& events, std::span<const TokenLogprobs> logprobs,
+                     const ChatAnswer& answer) override {
     std::string out;
     for (size_t e = 0; e < events.size(); ++e) {
       const OutputEvent& event = events[e];
@@ -81,21 +82,29 @@ class ChatCompletionWriter : public ChatWriter {
     return out + "data: [DONE]\n\n";
   }
 
-  std::string Error(const ApiError& error, std::string_view) override { return "data: " + Dump(ErrorJson(error, Protocol::kOpenAi)) + "\n\n"; }
+  std::string Error(const ApiError& error, std::string_view) override {
+    return "data: " + Dump(ErrorJson(error, Protocol::kOpenAi)) + "\n\n";
+  }
 
   OrderedJson Body(const std::vector<ChatAnswer>& answers) override {
     OrderedJson body = Head("chat.completion");
     body["choices"] = OrderedJson::array();
     for (size_t i = 0; i < answers.size(); ++i) {
       const ChatAnswer& answer = answers[i];
-      OrderedJson message = {{"role", "assistant"}, {"content", answer.content}, {"refusal", nullptr}};
+      OrderedJson message = {{"role", "assistant"},
+                             {"content", answer.content},
+                             {"refusal", nullptr},
+                             {"annotations", OrderedJson::array()}};
       if (answer.content.empty() && !answer.calls.empty()) message["content"] = nullptr;
       if (!answer.reasoning.empty()) message["reasoning_content"] = message["reasoning"] = answer.reasoning;
       for (const ChatAnswer::Call& c : answer.calls) {
-        message["tool_calls"].push_back({{"id", c.id}, {"type", "function"}, {"function", {{"name", c.name}, {"arguments", c.arguments}}}});
+        message["tool_calls"].push_back(
+            {{"id", c.id}, {"type", "function"}, {"function", {{"name", c.name}, {"arguments", c.arguments}}}});
       }
-      body["choices"].push_back(
-          {{"index", i}, {"message", std::move(message)}, {"logprobs", Logprobs(answer.logprobs)}, {"finish_reason", FinishName(answer)}});
+      body["choices"].push_back({{"index", i},
+                                 {"message", std::move(message)},
+                                 {"logprobs", Logprobs(answer.logprobs)},
+                                 {"finish_reason", FinishName(answer)}});
     }
     body["usage"] = UsageJson(TotalUsage(answers), TotalReasoningTokens(answers));
     return body;
@@ -109,12 +118,18 @@ class ChatCompletionWriter : public ChatWriter {
     return logprobs_ ? ChatLogprobsJson(*app_->tokenizer, tokens) : OrderedJson(nullptr);
   }
   OrderedJson Head(const char* object) const {
-    return {{"id", id_}, {"object", object}, {"created", created_}, {"model", model_}, {"system_fingerprint", "optiq-" OPTIQ_VERSION}};
+    return {{"id", id_},
+            {"object", object},
+            {"created", created_},
+            {"model", model_},
+            {"system_fingerprint", "optiq-" OPTIQ_VERSION}};
   }
   std::string Chunk(size_t index, OrderedJson delta, OrderedJson logprobs, OrderedJson finish) const {
     OrderedJson chunk = Head("chat.completion.chunk");
-    chunk["choices"] = OrderedJson::array(
-        {{{"index", index}, {"delta", std::move(delta)}, {"logprobs", std::move(logprobs)}, {"finish_reason", std::move(finish)}}});
+    chunk["choices"] = OrderedJson::array({{{"index", index},
+                                            {"delta", std::move(delta)},
+                                            {"logprobs", std::move(logprobs)},
+                                            {"finish_reason", std::move(finish)}}});
     if (include_usage_) chunk["usage"] = nullptr;
     return "data: " + Dump(chunk) + "\n\n";
   }
@@ -136,15 +151,18 @@ void ReadToolChoice(Fields* fields, ChatCall* chat) {
     chat->tool_choice = ToolChoice::kNone;
   } else if (*choice == "required") {
     chat->tool_choice = ToolChoice::kRequired;
-  } else if (choice->is_object() && choice->contains("function") && (*choice)["function"].is_object() && (*choice)["function"].contains("name") &&
-             (*choice)["function"]["name"].is_string()) {
+  } else if (choice->is_object() && choice->contains("function") && (*choice)["function"].is_object() &&
+             (*choice)["function"].contains("name") && (*choice)["function"]["name"].is_string()) {
     chat->tool_choice = ToolChoice::kNamed;
     chat->tool_name = (*choice)["function"]["name"].get<std::string>();
     bool known = false;
-    for (const OrderedJson& tool : chat->tools.is_array() ? chat->tools : OrderedJson::array()) known |= tool["function"]["name"] == chat->tool_name;
+    for (const OrderedJson& tool : chat->tools.is_array() ? chat->tools : OrderedJson::array())
+      known |= tool["function"]["name"] == chat->tool_name;
     if (!known && fields->ok()) fields->Fail("tool_choice", "names a function that is not in 'tools'", "invalid_value");
   } else {
-    fields->Fail("tool_choice", "must be none, auto, required or {\"type\": \"function\", \"function\": {\"name\": ..}}", "invalid_value");
+    fields->Fail("tool_choice",
+                 "must be none, auto, required or {\"type\": \"function\", \"function\": {\"name\": ..}}",
+                 "invalid_value");
   }
 }
 
@@ -206,7 +224,8 @@ void HandleChatCompletions(const Call& call) {
   }
   chat.continue_final = fields.Bool("continue_final_message").value_or(false);
   const auto adapter = fields.String("adapter", 1024);
-  fields.Accept({"user", "metadata", "service_tier", "safety_identifier", "prompt_cache_key", "prompt_cache_retention", "verbosity"});
+  fields.Accept({"user", "metadata", "service_tier", "safety_identifier", "prompt_cache_key", "prompt_cache_retention",
+                 "verbosity"});
   fields.Refuse("store", "nothing is stored here", false);
   fields.Refuse("functions", "use 'tools'", OrderedJson::array());
   fields.Refuse("function_call", "use 'tool_choice'", "none");
@@ -218,7 +237,8 @@ void HandleChatCompletions(const Call& call) {
   if (auto e = call.app->FindModel(chat.model, &chat.adapter)) return call.Fail(*e);
   if (adapter) {
     std::string name;
-    if (call.app->FindModel(*adapter, &name) || name.empty()) return call.Fail({400, "'adapter' is not mounted", "adapter", "invalid_value"});
+    if (call.app->FindModel(*adapter, &name) || name.empty())
+      return call.Fail({400, "'adapter' is not mounted", "adapter", "invalid_value"});
     chat.adapter = name;
   }
   ChatPrompt prompt;

@@ -37,7 +37,8 @@ class CompletionRun : public std::enable_shared_from_this<CompletionRun> {
       self->submission_.Cancel("disconnect");
       self->done_ = true;
       self->Release();
-      LogRequest(self->call_.app, self->call_.request(), self->call_.endpoint, self->call_.request_id, 499, self->call_.seconds());
+      LogRequest(self->call_.app, self->call_.request(), self->call_.endpoint, self->call_.request_id, 499,
+                 self->call_.seconds());
     });
     std::vector<std::shared_ptr<TokenQueue>> queues;
     for (size_t i = 0; i < choices_.size(); ++i) {
@@ -66,7 +67,8 @@ class CompletionRun : public std::enable_shared_from_this<CompletionRun> {
     std::shared_ptr<TokenQueue> queue;
     std::string text, new_text;
     // logprobs' four lists; `written` of them are in the stream.
-    OrderedJson tokens = OrderedJson::array(), token_logprobs = OrderedJson::array(), top = OrderedJson::array(), offsets = OrderedJson::array();
+    OrderedJson tokens = OrderedJson::array(), token_logprobs = OrderedJson::array(), top = OrderedJson::array(),
+                offsets = OrderedJson::array();
     size_t characters = 0;
     std::string finish;
     EngineUsage usage;
@@ -140,14 +142,21 @@ class CompletionRun : public std::enable_shared_from_this<CompletionRun> {
   }
 
   OrderedJson Head() const {
-    return {{"id", id_}, {"object", "text_completion"}, {"created", created_}, {"model", options_.model}, {"system_fingerprint", "optiq-" OPTIQ_VERSION}};
+    return {{"id", id_},
+            {"object", "text_completion"},
+            {"created", created_},
+            {"model", options_.model},
+            {"system_fingerprint", "optiq-" OPTIQ_VERSION}};
   }
 
   OrderedJson ChoiceJson(size_t i, const std::string& text) {
     Choice& c = choices_[i];
     OrderedJson json = {{"text", text}, {"index", i}, {"logprobs", nullptr}, {"finish_reason", nullptr}};
     if (options_.logprobs >= 0) {
-      json["logprobs"] = {{"tokens", c.tokens}, {"token_logprobs", c.token_logprobs}, {"top_logprobs", c.top}, {"text_offset", c.offsets}};
+      json["logprobs"] = {{"tokens", c.tokens},
+                          {"token_logprobs", c.token_logprobs},
+                          {"top_logprobs", c.top},
+                          {"text_offset", c.offsets}};
     }
     if (!c.finish.empty()) json["finish_reason"] = c.finish;
     return json;
@@ -195,7 +204,8 @@ class CompletionRun : public std::enable_shared_from_this<CompletionRun> {
       body["usage"] = UsageJson(usage, 0);
       call_.exchange->Send(JsonResponse(body));
     }
-    LogRequest(call_.app, call_.request(), call_.endpoint, call_.request_id, 200, call_.seconds(), &usage, choices_[0].finish);
+    LogRequest(call_.app, call_.request(), call_.endpoint, call_.request_id, 200, call_.seconds(), &usage,
+               choices_[0].finish);
     Release();
   }
 
@@ -234,7 +244,8 @@ bool IsIds(const OrderedJson& json) { return json.is_array() && !json.empty() &&
 
 }  // namespace
 
-std::optional<ApiError> ReadPrompt(const App& app, const OrderedJson& json, const char* param, std::string* text, std::vector<int32_t>* ids) {
+std::optional<ApiError> ReadPrompt(const App& app, const OrderedJson& json, const char* param, std::string* text,
+                                   std::vector<int32_t>* ids) {
   if (json.is_string()) {
     *text = json.get<std::string>();
     StatusOr<std::vector<int32_t>> encoded = app.tokenizer->Encode(*text, EncodeMode::kWithSpecial);
@@ -243,7 +254,8 @@ std::optional<ApiError> ReadPrompt(const App& app, const OrderedJson& json, cons
   } else {
     for (const OrderedJson& id : json) {
       if (!id.is_number_integer() || id.get<int64_t>() < 0 || id.get<int64_t>() >= app.vocab_size) {
-        return ApiError{400, fmt::format("'{}' must hold token ids from 0 to {}", param, app.vocab_size - 1), param, "invalid_value"};
+        return ApiError{400, fmt::format("'{}' must hold token ids from 0 to {}", param, app.vocab_size - 1), param,
+                        "invalid_value"};
       }
       ids->push_back(id.get<int32_t>());
     }
@@ -251,7 +263,8 @@ std::optional<ApiError> ReadPrompt(const App& app, const OrderedJson& json, cons
     if (!decoded.ok()) return ToApiError(decoded.status());
     *text = *std::move(decoded);
   }
-  if (ids->empty()) return ApiError{400, fmt::format("'{}' is empty; at least one token is needed", param), param, "invalid_value"};
+  if (ids->empty())
+    return ApiError{400, fmt::format("'{}' is empty; at least one token is needed", param), param, "invalid_value"};
   return std::nullopt;
 }
 
@@ -264,9 +277,15 @@ std::optional<ApiError> ReadPrompts(const App& app, const OrderedJson* json, con
   } else if (json->is_array() && !json->empty()) {
     for (const OrderedJson& item : *json) list.push_back(&item);
   }
-  const bool fine = !list.empty() && std::all_of(list.begin(), list.end(), [](const OrderedJson* j) { return j->is_string() || IsIds(*j); });
-  if (!fine) return ApiError{400, fmt::format("'{}' must be a string, an array of strings, token ids, or an array of those", param), param, "invalid_type"};
-  if (list.size() > most) return ApiError{400, fmt::format("'{}' has {} entries; at most {} are taken", param, list.size(), most), param, "too_long"};
+  const bool fine = !list.empty() && std::all_of(list.begin(), list.end(),
+                                                 [](const OrderedJson* j) { return j->is_string() || IsIds(*j); });
+  if (!fine)
+    return ApiError{400,
+                    fmt::format("'{}' must be a string, an array of strings, token ids, or an array of those", param),
+                    param, "invalid_type"};
+  if (list.size() > most)
+    return ApiError{400, fmt::format("'{}' has {} entries; at most {} are taken", param, list.size(), most), param,
+                    "too_long"};
   for (const OrderedJson* item : list) {
     auto& [text, ids] = prompts->emplace_back();
     if (auto error = ReadPrompt(app, *item, param, &text, &ids)) return error;
@@ -312,8 +331,10 @@ void HandleCompletions(const Call& call) {
   std::vector<std::pair<std::string, std::vector<int32_t>>> read;
   if (auto e = ReadPrompts(app, prompt, "prompt", kMaxPrompts, &read)) return call.Fail(*e);
   if (static_cast<int64_t>(read.size()) * options.n > app.engine->options().max_queued) {
-    return call.Fail({400, fmt::format("'prompt' times 'n' is more than the {} requests that may wait", app.engine->options().max_queued), "prompt",
-                      "too_long"});
+    return call.Fail(
+        {400,
+         fmt::format("'prompt' times 'n' is more than the {} requests that may wait", app.engine->options().max_queued),
+         "prompt", "too_long"});
   }
   std::vector<CompletionPrompt> prompts;
   std::vector<int64_t> lengths;

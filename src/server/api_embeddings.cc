@@ -44,15 +44,19 @@ void HandleEmbeddings(const Call& call) {
   if (error) return call.Fail(*error);
   std::string adapter;
   if (auto e = app.FindModel(model, &adapter)) return call.Fail(*e);
-  if (!adapter.empty()) return call.Fail({400, "embeddings come from the model without an adapter", "model", "unsupported_parameter"});
+  if (!adapter.empty())
+    return call.Fail({400, "embeddings come from the model without an adapter", "model", "unsupported_parameter"});
   std::vector<std::pair<std::string, std::vector<int32_t>>> read;
   if (auto e = ReadPrompts(app, input, "input", 256, &read)) return call.Fail(*e);
   std::vector<std::vector<int32_t>> prompts;
   int64_t tokens = 0;
   for (auto& [text, ids] : read) {
-    if (app.engine->options().context_length > 0 && static_cast<int64_t>(ids.size()) > app.engine->options().context_length) {
-      return call.Fail({400, fmt::format("an input has {} tokens, but the context length is {}", ids.size(), app.engine->options().context_length), "input",
-                        "context_length_exceeded"});
+    if (app.engine->options().context_length > 0 &&
+        static_cast<int64_t>(ids.size()) > app.engine->options().context_length) {
+      return call.Fail({400,
+                        fmt::format("an input has {} tokens, but the context length is {}", ids.size(),
+                                    app.engine->options().context_length),
+                        "input", "context_length_exceeded"});
     }
     tokens += static_cast<int64_t>(ids.size());
     prompts.push_back(std::move(ids));
@@ -77,8 +81,10 @@ void HandleEmbeddings(const Call& call) {
       }
       data.push_back({{"object", "embedding"}, {"index", i}, {"embedding", std::move(embedding)}});
     }
-    call.Reply(JsonResponse(
-        {{"object", "list"}, {"data", std::move(data)}, {"model", model}, {"usage", {{"prompt_tokens", tokens}, {"total_tokens", tokens}}}}));
+    call.Reply(JsonResponse({{"object", "list"},
+                             {"data", std::move(data)},
+                             {"model", model},
+                             {"usage", {{"prompt_tokens", tokens}, {"total_tokens", tokens}}}}));
   };
   if (!call.app->slow.Run(run)) call.Fail({429, "too many embedding requests are waiting", "", "queue_full"});
 }

@@ -5,22 +5,33 @@ namespace {
 
 std::string OpenAiType(int status) {
   switch (status) {
-    case 401: return "authentication_error";
-    case 403: return "permission_error";
-    case 429: return "rate_limit_error";
-    default: return status >= 500 ? "server_error" : "invalid_request_error";
+    case 401:
+      return "authentication_error";
+    case 403:
+      return "permission_error";
+    case 429:
+      return "rate_limit_error";
+    default:
+      return status >= 500 ? "server_error" : "invalid_request_error";
   }
 }
 
 std::string AnthropicType(int status) {
   switch (status) {
-    case 401: return "authentication_error";
-    case 403: return "permission_error";
-    case 404: return "not_found_error";
-    case 413: return "request_too_large";
-    case 429: return "rate_limit_error";
-    case 503: return "overloaded_error";
-    default: return status >= 500 ? "api_error" : "invalid_request_error";
+    case 401:
+      return "authentication_error";
+    case 403:
+      return "permission_error";
+    case 404:
+      return "not_found_error";
+    case 413:
+      return "request_too_large";
+    case 429:
+      return "rate_limit_error";
+    case 503:
+      return "overloaded_error";
+    default:
+      return status >= 500 ? "api_error" : "invalid_request_error";
   }
 }
 
@@ -63,7 +74,10 @@ OrderedJson ErrorJson(const ApiError& error, Protocol protocol, std::string_view
             {"request_id", std::string(request_id)}};
   }
   return {{"error",
-           {{"message", error.message}, {"type", OpenAiType(error.status)}, {"param", OrNull(error.param)}, {"code", OrNull(error.code)}}}};
+           {{"message", error.message},
+            {"type", OpenAiType(error.status)},
+            {"param", OrNull(error.param)},
+            {"code", OrNull(error.code)}}}};
 }
 
 HttpResponse ErrorResponse(const ApiError& error, Protocol protocol, std::string_view request_id) {

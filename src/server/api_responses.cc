@@ -17,7 +17,8 @@ class ResponsesWriter : public ChatWriter {
     return out += Event("response.in_progress", {{"response", response}});
   }
 
-  std::string Events(size_t, const OutputEvents& events, std::span<const TokenLogprobs>, const ChatAnswer& answer) override {
+  std::string Events(size_t, const OutputEvents& events, std::span<const TokenLogprobs>,
+                     const ChatAnswer& answer) override {
     std::string out;
     for (const OutputEvent& event : events) {
       if (event.kind == OutputEvent::kToolCall) {
@@ -29,7 +30,8 @@ class ResponsesWriter : public ChatWriter {
         OrderedJson data = Where();
         data["delta"] = event.text;
         if (kind_ == OutputEvent::kContent) data["logprobs"] = OrderedJson::array();
-        out += Event(kind_ == OutputEvent::kContent ? "response.output_text.delta" : "response.reasoning_text.delta", std::move(data));
+        out += Event(kind_ == OutputEvent::kContent ? "response.output_text.delta" : "response.reasoning_text.delta",
+                     std::move(data));
       }
     }
     return out;
@@ -45,7 +47,9 @@ class ResponsesWriter : public ChatWriter {
   }
 
   std::string Error(const ApiError& error, std::string_view) override {
-    std::string out = Event("error", {{"code", error.code.empty() ? OrderedJson(nullptr) : OrderedJson(error.code)}, {"message", error.message}, {"param", nullptr}});
+    std::string out = Event("error", {{"code", error.code.empty() ? OrderedJson(nullptr) : OrderedJson(error.code)},
+                                      {"message", error.message},
+                                      {"param", nullptr}});
     OrderedJson response = head_;
     response["status"] = "failed";
     response["error"] = {{"code", "server_error"}, {"message", error.message}};
@@ -58,7 +62,8 @@ class ResponsesWriter : public ChatWriter {
     OutputEvents events;
     if (!answer.reasoning.empty()) events.push_back({OutputEvent::kReasoning, answer.reasoning, ""});
     if (!answer.content.empty()) events.push_back({OutputEvent::kContent, answer.content, ""});
-    for (const ChatAnswer::Call& call : answer.calls) events.push_back({OutputEvent::kToolCall, call.arguments, call.name});
+    for (const ChatAnswer::Call& call : answer.calls)
+      events.push_back({OutputEvent::kToolCall, call.arguments, call.name});
     Events(0, events, {}, answer);
     Finish(0, answer, {});
     return Final(answers);
@@ -74,16 +79,28 @@ class ResponsesWriter : public ChatWriter {
   OrderedJson Where() const { return {{"item_id", item_id_}, {"output_index", output_.size()}, {"content_index", 0}}; }
 
   OrderedJson Part() const {
-    if (kind_ == OutputEvent::kContent) return {{"type", "output_text"}, {"text", text_}, {"annotations", OrderedJson::array()}, {"logprobs", OrderedJson::array()}};
+    if (kind_ == OutputEvent::kContent)
+      return {{"type", "output_text"},
+              {"text", text_},
+              {"annotations", OrderedJson::array()},
+              {"logprobs", OrderedJson::array()}};
     return {{"type", "reasoning_text"}, {"text", text_}};
   }
   OrderedJson Item(const std::string& status, bool with_part) const {
     OrderedJson content = OrderedJson::array();
     if (with_part) content.push_back(Part());
     if (kind_ == OutputEvent::kContent) {
-      return {{"id", item_id_}, {"type", "message"}, {"status", status}, {"role", "assistant"}, {"content", std::move(content)}};
+      return {{"id", item_id_},
+              {"type", "message"},
+              {"status", status},
+              {"role", "assistant"},
+              {"content", std::move(content)}};
     }
-    return {{"id", item_id_}, {"type", "reasoning"}, {"summary", OrderedJson::array()}, {"content", std::move(content)}, {"status", status}};
+    return {{"id", item_id_},
+            {"type", "reasoning"},
+            {"summary", OrderedJson::array()},
+            {"content", std::move(content)},
+            {"status", status}};
   }
 
   std::string Open(OutputEvent::Kind kind) {
@@ -93,7 +110,8 @@ class ResponsesWriter : public ChatWriter {
     kind_ = kind;
     text_.clear();
     item_id_ = MakeId(kind == OutputEvent::kContent ? "msg_" : "rs_");
-    out += Event("response.output_item.added", {{"output_index", output_.size()}, {"item", Item("in_progress", false)}});
+    out +=
+        Event("response.output_item.added", {{"output_index", output_.size()}, {"item", Item("in_progress", false)}});
     OrderedJson data = Where();
     data["part"] = Part();
     return out + Event("response.content_part.added", std::move(data));
@@ -106,7 +124,8 @@ class ResponsesWriter : public ChatWriter {
     text["text"] = text_;
     if (kind_ == OutputEvent::kContent) text["logprobs"] = OrderedJson::array();
     part["part"] = Part();
-    std::string out = Event(kind_ == OutputEvent::kContent ? "response.output_text.done" : "response.reasoning_text.done", std::move(text));
+    std::string out = Event(
+        kind_ == OutputEvent::kContent ? "response.output_text.done" : "response.reasoning_text.done", std::move(text));
     out += Event("response.content_part.done", std::move(part));
     const OrderedJson item = Item(status, true);
     out += Event("response.output_item.done", {{"output_index", output_.size()}, {"item", item}});
@@ -116,10 +135,12 @@ class ResponsesWriter : public ChatWriter {
 
   std::string CallItem(const ChatAnswer::Call& call) {
     const std::string id = MakeId("fc_");
-    OrderedJson item = {{"id", id}, {"type", "function_call"}, {"status", "in_progress"}, {"call_id", call.id}, {"name", call.name}, {"arguments", ""}};
+    OrderedJson item = {{"id", id},           {"type", "function_call"}, {"status", "in_progress"},
+                        {"call_id", call.id}, {"name", call.name},       {"arguments", ""}};
     const size_t index = output_.size();
     std::string out = Event("response.output_item.added", {{"output_index", index}, {"item", item}});
-    out += Event("response.function_call_arguments.delta", {{"item_id", id}, {"output_index", index}, {"delta", call.arguments}});
+    out += Event("response.function_call_arguments.delta",
+                 {{"item_id", id}, {"output_index", index}, {"delta", call.arguments}});
     out += Event("response.function_call_arguments.done",
                  {{"item_id", id}, {"output_index", index}, {"name", call.name}, {"arguments", call.arguments}});
     item["arguments"] = call.arguments;
@@ -134,6 +155,7 @@ class ResponsesWriter : public ChatWriter {
     OrderedJson response = head_;
     response["status"] = answer.ended_by_length ? "incomplete" : "completed";
     if (answer.ended_by_length) response["incomplete_details"] = {{"reason", "max_output_tokens"}};
+    response["completed_at"] = UnixTime();
     response["output"] = output_;
     response["usage"] = {{"input_tokens", answer.usage.prompt_tokens},
                          {"input_tokens_details", {{"cached_tokens", answer.usage.cached_tokens}}},
@@ -171,7 +193,8 @@ OrderedJson InputMessages(Fields* fields, const OrderedJson& input) {
       fields->Fail(here, "must be an object", "invalid_type");
       break;
     }
-    const std::string type = item.contains("type") && item["type"].is_string() ? item["type"].get<std::string>() : "message";
+    const std::string type =
+        item.contains("type") && item["type"].is_string() ? item["type"].get<std::string>() : "message";
     const auto string_at = [&](const char* key) -> std::string {
       if (item.contains(key) && item[key].is_string()) return item[key].get<std::string>();
       fields->Fail(fmt::format("{}.{}", here, key), "must be a string", "invalid_type");
@@ -256,17 +279,20 @@ void HandleResponses(const Call& call) {
       chat.tool_choice = ToolChoice::kNamed;
       chat.tool_name = (*choice)["name"].get<std::string>();
       bool known = false;
-      for (const OrderedJson& tool : chat.tools.is_array() ? chat.tools : OrderedJson::array()) known |= tool["function"]["name"] == chat.tool_name;
+      for (const OrderedJson& tool : chat.tools.is_array() ? chat.tools : OrderedJson::array())
+        known |= tool["function"]["name"] == chat.tool_name;
       if (!known) fields.Fail("tool_choice", "names a function that is not in 'tools'", "invalid_value");
     } else if (*choice != "auto") {
-      fields.Fail("tool_choice", "must be none, auto, required or {\"type\": \"function\", \"name\": ..}", "invalid_value");
+      fields.Fail("tool_choice", "must be none, auto, required or {\"type\": \"function\", \"name\": ..}",
+                  "invalid_value");
     }
   }
   chat.parallel_tool_calls = fields.Bool("parallel_tool_calls").value_or(true);
   bool show_reasoning = true;
   if (const OrderedJson* reasoning = fields.Object("reasoning")) {
     Fields inner(*reasoning, "reasoning", &error);
-    if (const auto effort = inner.OneOf("effort", {"none", "minimal", "low", "medium", "high", "xhigh"})) ApplyReasoningEffort(*effort, &chat.template_args);
+    if (const auto effort = inner.OneOf("effort", {"none", "minimal", "low", "medium", "high", "xhigh"}))
+      ApplyReasoningEffort(*effort, &chat.template_args);
     inner.Accept({"summary", "generate_summary"});
   }
   if (const OrderedJson* text = fields.Object("text")) {
@@ -290,9 +316,11 @@ void HandleResponses(const Call& call) {
   chat.sampling = ReadSampling(&fields, *call.app);
   chat.max_tokens = ReadMaxTokens(&fields, *call.app, {"max_output_tokens"});
   chat.stream = fields.Bool("stream").value_or(false);
-  fields.Accept({"user", "metadata", "service_tier", "safety_identifier", "prompt_cache_key", "prompt_cache_retention", "stream_options", "include"});
+  fields.Accept({"user", "metadata", "service_tier", "safety_identifier", "prompt_cache_key", "prompt_cache_retention",
+                 "stream_options", "include"});
   const auto truncation = fields.OneOf("truncation", {"disabled", "auto"});
-  if (truncation == "auto") fields.Fail("truncation", "is not supported: nothing is left out of a prompt silently", "unsupported_parameter");
+  if (truncation == "auto")
+    fields.Fail("truncation", "is not supported: nothing is left out of a prompt silently", "unsupported_parameter");
   fields.Refuse("store", "nothing is stored here; leave it out or send false", false);
   fields.Refuse("previous_response_id", "nothing is stored here; send the whole conversation");
   fields.Refuse("conversation", "nothing is stored here; send the whole conversation");
@@ -309,9 +337,17 @@ void HandleResponses(const Call& call) {
     return body.contains(key) && !body[key].is_null() ? body[key] : std::move(value);
   };
   if (!left_out.empty()) call.exchange->AddHeader("x-optiq-ignored-tools", std::to_string(left_out.size()));
+  OrderedJson tools = or_default("tools", OrderedJson::array());
+  for (OrderedJson& tool : tools) {
+    if (!tool.is_object() || tool.value("type", "") != "function") continue;
+    for (const char* key : {"description", "parameters", "strict"}) {  // the protocol has them in every answer
+      if (!tool.contains(key)) tool[key] = nullptr;
+    }
+  }
   OrderedJson head = {{"id", MakeId("resp_")},
                       {"object", "response"},
                       {"created_at", UnixTime()},
+                      {"completed_at", nullptr},
                       {"status", "in_progress"},
                       {"background", false},
                       {"error", nullptr},
@@ -327,13 +363,21 @@ void HandleResponses(const Call& call) {
                       {"temperature", chat.sampling.temperature},
                       {"text", or_default("text", {{"format", {{"type", "text"}}}})},
                       {"tool_choice", or_default("tool_choice", "auto")},
-                      {"tools", or_default("tools", OrderedJson::array())},
+                      {"tools", std::move(tools)},
                       {"top_p", chat.sampling.top_p > 0 ? chat.sampling.top_p : 1.0},
                       {"truncation", "disabled"},
                       {"usage", nullptr},
+                      {"presence_penalty", chat.sampling.presence_penalty},
+                      {"frequency_penalty", chat.sampling.frequency_penalty},
+                      {"top_logprobs", 0},
+                      {"max_tool_calls", nullptr},
+                      {"service_tier", "default"},
+                      {"safety_identifier", or_default("safety_identifier", nullptr)},
+                      {"prompt_cache_key", or_default("prompt_cache_key", nullptr)},
                       {"user", or_default("user", nullptr)},
                       {"metadata", or_default("metadata", OrderedJson::object())}};
-  StartChat(call, std::move(prompt), 1, chat.stream, "call_", std::make_unique<ResponsesWriter>(std::move(head), show_reasoning));
+  StartChat(call, std::move(prompt), 1, chat.stream, "call_",
+            std::make_unique<ResponsesWriter>(std::move(head), show_reasoning));
 }
 
 }  // namespace optiq

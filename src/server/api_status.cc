@@ -36,7 +36,8 @@ void HandleHealth(const Call& call) {
   if (call.app->draining) return call.Fail({503, "draining", "", "shutting_down"});
   const EngineStats stats = call.app->engine->stats();
   if (stats.heartbeat_seconds > kStuck) {
-    return call.Fail({503, fmt::format("the engine has not come round for {:.0f} s", stats.heartbeat_seconds), "", "engine_stuck"});
+    return call.Fail(
+        {503, fmt::format("the engine has not come round for {:.0f} s", stats.heartbeat_seconds), "", "engine_stuck"});
   }
   call.Reply(JsonResponse({{"status", "ok"}}));
 }
@@ -83,7 +84,11 @@ void HandleModels(const Call& call) {
   for (const std::string& alias : app.options.aliases) data.push_back(ModelJson(app, alias, ""));
   for (const std::string& name : app.engine->adapters()) data.push_back(ModelJson(app, name, app.options.model_id));
   // Both protocols' clients list models with one path: has_more and the ids are what Anthropic's reads.
-  call.Reply(JsonResponse({{"object", "list"}, {"data", data}, {"has_more", false}, {"first_id", data.front()["id"]}, {"last_id", data.back()["id"]}}));
+  call.Reply(JsonResponse({{"object", "list"},
+                           {"data", data},
+                           {"has_more", false},
+                           {"first_id", data.front()["id"]},
+                           {"last_id", data.back()["id"]}}));
 }
 
 void HandleModel(const Call& call) {

@@ -12,7 +12,8 @@ void HandleTokenize(const Call& call) {
   std::optional<ApiError> error;
   Fields fields(body, "", &error);
   const auto prompt = fields.String("prompt"), content = fields.String("content");
-  const bool special = fields.Bool("add_special_tokens").value_or(fields.Bool("add_special").value_or(prompt.has_value()));
+  const bool special =
+      fields.Bool("add_special_tokens").value_or(fields.Bool("add_special").value_or(prompt.has_value()));
   const bool pieces = fields.Bool("return_token_strs").value_or(false) || fields.Bool("with_pieces").value_or(false);
   const bool generation = fields.Bool("add_generation_prompt").value_or(true);
   fields.Accept({"model", "parse_special"});
@@ -59,7 +60,8 @@ void HandleDetokenize(const Call& call) {
   std::vector<int32_t> ids;
   for (const OrderedJson& t : *tokens) {
     if (!t.is_number_integer() || t.get<int64_t>() < 0 || t.get<int64_t>() >= call.app->vocab_size) {
-      return call.Fail({400, fmt::format("'tokens' must hold integers from 0 to {}", call.app->vocab_size - 1), "tokens", "invalid_value"});
+      return call.Fail({400, fmt::format("'tokens' must hold integers from 0 to {}", call.app->vocab_size - 1),
+                        "tokens", "invalid_value"});
     }
     ids.push_back(t.get<int32_t>());
   }
@@ -70,13 +72,16 @@ void HandleDetokenize(const Call& call) {
 
 void HandleTokenizerInfo(const Call& call) {
   const Tokenizer& t = *call.app->tokenizer;
-  const auto or_null = [](const std::optional<std::string>& text) { return text ? OrderedJson(*text) : OrderedJson(nullptr); };
+  const auto or_null = [](const std::optional<std::string>& text) {
+    return text ? OrderedJson(*text) : OrderedJson(nullptr);
+  };
   call.Reply(JsonResponse({{"bos_token", or_null(t.bos_token())},
                            {"eos_token", or_null(t.eos_token())},
                            {"pad_token", or_null(t.pad_token())},
                            {"unk_token", or_null(t.unk_token())},
                            {"vocab_size", call.app->vocab_size},
-                           {"chat_template", call.app->chat_template ? OrderedJson(call.app->chat_template->source()) : OrderedJson(nullptr)}}));
+                           {"chat_template", call.app->chat_template ? OrderedJson(call.app->chat_template->source())
+                                                                     : OrderedJson(nullptr)}}));
 }
 
 }  // namespace optiq

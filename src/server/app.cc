@@ -11,7 +11,9 @@ namespace optiq {
 
 std::optional<ApiError> App::FindModel(const std::string& model, std::string* adapter, bool any_claude) const {
   adapter->clear();
-  if (model.empty() || model == options.model_id || model == "default_model" || (any_claude && model.starts_with("claude"))) return std::nullopt;
+  if (model.empty() || model == options.model_id || model == "default_model" ||
+      (any_claude && model.starts_with("claude")))
+    return std::nullopt;
   if (std::find(options.aliases.begin(), options.aliases.end(), model) != options.aliases.end()) return std::nullopt;
   const std::vector<std::string> names = engine->adapters();
   std::string name = model;
@@ -20,8 +22,9 @@ std::optional<ApiError> App::FindModel(const std::string& model, std::string* ad
     *adapter = name;
     return std::nullopt;
   }
-  return ApiError{404, fmt::format("the model '{}' does not exist here; there is '{}'", model.substr(0, 200), options.model_id), "model",
-                  "model_not_found"};
+  return ApiError{
+      404, fmt::format("the model '{}' does not exist here; there is '{}'", model.substr(0, 200), options.model_id),
+      "model", "model_not_found"};
 }
 
 StatusOr<std::shared_ptr<const Grammar>> App::GetGrammar() const {
@@ -42,16 +45,19 @@ std::string MakeId(std::string_view prefix) {
 
 int64_t UnixTime() { return static_cast<int64_t>(std::time(nullptr)); }
 
-void LogRequest(App* app, const HttpRequest& request, const std::string& endpoint, const std::string& request_id, int status, double seconds,
-                const EngineUsage* usage, std::string_view finish) {
+void LogRequest(App* app, const HttpRequest& request, const std::string& endpoint, const std::string& request_id,
+                int status, double seconds, const EngineUsage* usage, std::string_view finish) {
   app->metrics.CountRequest(endpoint, status);
-  if (app->options.log == LogFormat::kNone || ((endpoint == "/health" || endpoint == "/metrics") && status == 200)) return;
+  if (app->options.log == LogFormat::kNone || ((endpoint == "/health" || endpoint == "/metrics") && status == 200))
+    return;
   const std::string time = fmt::format("{:%Y-%m-%dT%H:%M:%SZ}", fmt::gmtime(std::time(nullptr)));
-  const double rate = usage != nullptr && usage->decode_seconds > 0 ? static_cast<double>(usage->completion_tokens - 1) / usage->decode_seconds : 0;
+  const double rate = usage != nullptr && usage->decode_seconds > 0
+                          ? static_cast<double>(usage->completion_tokens - 1) / usage->decode_seconds
+                          : 0;
   std::string line;
   if (app->options.log == LogFormat::kJson) {
-    OrderedJson json = {{"time", time},           {"id", request_id},   {"peer", request.peer},
-                        {"method", request.method}, {"path", endpoint}, {"status", status}, {"seconds", seconds}};
+    OrderedJson json = {{"time", time},     {"id", request_id}, {"peer", request.peer}, {"method", request.method},
+                        {"path", endpoint}, {"status", status}, {"seconds", seconds}};
     if (usage != nullptr) {
       json["prompt_tokens"] = usage->prompt_tokens;
       json["cached_tokens"] = usage->cached_tokens;
@@ -65,8 +71,9 @@ void LogRequest(App* app, const HttpRequest& request, const std::string& endpoin
   } else {
     line = fmt::format("{} {} {} {} {} {:.3f} s", time, request_id, request.method, endpoint, status, seconds);
     if (usage != nullptr) {
-      line += fmt::format("; prompt {} ({} cached), generated {}, first token {:.3f} s, {:.1f} tok/s, {}", usage->prompt_tokens,
-                          usage->cached_tokens, usage->completion_tokens, usage->queue_seconds + usage->first_token_seconds, rate, finish);
+      line += fmt::format("; prompt {} ({} cached), generated {}, first token {:.3f} s, {:.1f} tok/s, {}",
+                          usage->prompt_tokens, usage->cached_tokens, usage->completion_tokens,
+                          usage->queue_seconds + usage->first_token_seconds, rate, finish);
     }
   }
   static std::mutex mutex;

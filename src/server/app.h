@@ -71,8 +71,8 @@ std::string MakeId(std::string_view prefix);
 int64_t UnixTime();
 
 // Reports a request's end: log line and counter.
-void LogRequest(App* app, const HttpRequest& request, const std::string& endpoint, const std::string& request_id, int status, double seconds,
-                const EngineUsage* usage = nullptr, std::string_view finish = "");
+void LogRequest(App* app, const HttpRequest& request, const std::string& endpoint, const std::string& request_id,
+                int status, double seconds, const EngineUsage* usage = nullptr, std::string_view finish = "");
 
 }  // namespace optiq
 

@@ -26,7 +26,8 @@ std::string ReadContent(Fields* fields, const OrderedJson& content, const std::s
     }
     const std::string type = part["type"].get<std::string>();
     if (type != "text" && type != "input_text" && type != "output_text" && type != "refusal") {
-      fields->Fail(here, fmt::format("has the type '{}'; this model reads text only", type.substr(0, 40)), "unsupported_content");
+      fields->Fail(here, fmt::format("has the type '{}'; this model reads text only", type.substr(0, 40)),
+                   "unsupported_content");
       break;
     }
     const char* key = type == "refusal" ? "refusal" : "text";
@@ -48,8 +49,8 @@ OrderedJson ReadCalls(Fields* fields, const OrderedJson& calls, const std::strin
   for (size_t i = 0; i < calls.size() && fields->ok(); ++i) {
     const std::string here = fmt::format("{}[{}].function", path, i);
     const OrderedJson& call = calls[i];
-    if (!call.is_object() || !call.contains("function") || !call["function"].is_object() || !call["function"].contains("name") ||
-        !call["function"]["name"].is_string()) {
+    if (!call.is_object() || !call.contains("function") || !call["function"].is_object() ||
+        !call["function"].contains("name") || !call["function"]["name"].is_string()) {
       fields->Fail(here, "must be an object with a 'name'", "invalid_type");
       break;
     }
@@ -72,7 +73,8 @@ OrderedJson ReadCalls(Fields* fields, const OrderedJson& calls, const std::strin
         break;
       }
     }
-    OrderedJson entry = {{"type", "function"}, {"function", {{"name", call["function"]["name"]}, {"arguments", arguments}}}};
+    OrderedJson entry = {{"type", "function"},
+                         {"function", {{"name", call["function"]["name"]}, {"arguments", arguments}}}};
     if (call.contains("id") && call["id"].is_string()) entry["id"] = call["id"];
     out.push_back(std::move(entry));
   }
@@ -89,7 +91,8 @@ bool EndsInThought(const App& app, const std::vector<int32_t>& ids) {
   const size_t open = text->rfind(format.think_open), close = text->rfind(format.think_close);
   if (open == std::string::npos || (close != std::string::npos && close > open)) return false;
   std::string_view rest = std::string_view(*text).substr(open + format.think_open.size());
-  if (!format.think_header.empty() && rest.starts_with(format.think_header)) rest.remove_prefix(format.think_header.size());
+  if (!format.think_header.empty() && rest.starts_with(format.think_header))
+    rest.remove_prefix(format.think_header.size());
   return rest.find_first_not_of(" \n\t") == std::string_view::npos;
 }
 
@@ -118,7 +121,8 @@ OrderedJson ReadMessages(Fields* fields, const char* name) {
       break;
     }
     OrderedJson entry = {{"role", role}};
-    const bool calls = role == "assistant" && message.contains("tool_calls") && !message["tool_calls"].is_null() && !message["tool_calls"].empty();
+    const bool calls = role == "assistant" && message.contains("tool_calls") && !message["tool_calls"].is_null() &&
+                       !message["tool_calls"].empty();
     if (message.contains("content") && !message["content"].is_null()) {
       entry["content"] = ReadContent(fields, message["content"], here + ".content");
     } else if (calls || role == "assistant") {
@@ -128,7 +132,9 @@ OrderedJson ReadMessages(Fields* fields, const char* name) {
       break;
     }
     for (const char* key : {"reasoning_content", "reasoning"}) {
-      if (role != "assistant" || !message.contains(key) || message[key].is_null() || entry.contains("reasoning_content")) continue;
+      if (role != "assistant" || !message.contains(key) || message[key].is_null() ||
+          entry.contains("reasoning_content"))
+        continue;
       if (!message[key].is_string()) {
         fields->Fail(here + "." + key, "must be a string", "invalid_type");
         break;
@@ -166,9 +172,10 @@ OrderedJson ReadTools(Fields* fields, const char* name) {
     const OrderedJson& f = tool["function"];
     const bool named = f.contains("name") && f["name"].is_string();
     const std::string tool_name = named ? f["name"].get<std::string>() : "";
-    const bool fine = !tool_name.empty() && tool_name.size() <= 64 && std::all_of(tool_name.begin(), tool_name.end(), [](unsigned char c) {
-      return std::isalnum(c) || c == '_' || c == '-' || c == '.' || c == ':' || c == '/';
-    });
+    const bool fine = !tool_name.empty() && tool_name.size() <= 64 &&
+                      std::all_of(tool_name.begin(), tool_name.end(), [](unsigned char c) {
+                        return std::isalnum(c) || c == '_' || c == '-' || c == '.' || c == ':' || c == '/';
+                      });
     if (!fine) {
       fields->Fail(here + ".function.name", "must be 1 to 64 letters, digits, underscores or dashes", "invalid_value");
       break;
@@ -205,12 +212,15 @@ void ApplyReasoningEffort(const std::string& effort, OrderedJson* args) {
 }
 
 std::optional<ApiError> PrepareChat(const App& app, ChatCall* call, ChatPrompt* prompt) {
-  if (!app.chat_template) return ApiError{400, "the model has no chat template; use /v1/completions", "", "no_chat_template"};
+  if (!app.chat_template)
+    return ApiError{400, "the model has no chat template; use /v1/completions", "", "no_chat_template"};
   const bool tools = call->tools.is_array() && call->tool_choice != ToolChoice::kNone;
   const bool forced = call->tool_choice == ToolChoice::kRequired || call->tool_choice == ToolChoice::kNamed;
-  if (forced && !call->tools.is_array()) return ApiError{400, "'tool_choice' asks for a tool, but there are no tools", "tool_choice", "invalid_value"};
+  if (forced && !call->tools.is_array())
+    return ApiError{400, "'tool_choice' asks for a tool, but there are no tools", "tool_choice", "invalid_value"};
   if (tools && !forced && !app.chat_template->Uses("tools")) {
-    return ApiError{400, "'tools' cannot be used: the model's chat template has no place for them", "tools", "unsupported_parameter"};
+    return ApiError{400, "'tools' cannot be used: the model's chat template has no place for them", "tools",
+                    "unsupported_parameter"};
   }
   // Templates of the older kind know "system" only.
   if (app.chat_template->source().find("developer") == std::string::npos) {
@@ -226,7 +236,8 @@ std::optional<ApiError> PrepareChat(const App& app, ChatCall* call, ChatPrompt* 
   StatusOr<std::vector<int32_t>> ids = EncodeChat(*app.chat_template, *app.tokenizer, call->messages, render);
   if (!ids.ok()) {
     ApiError error = ToApiError(ids.status());
-    if (error.status == 400 || ids.status().code() == absl::StatusCode::kResourceExhausted) error = {400, error.message, call->prompt_param, "template_error"};
+    if (error.status == 400 || ids.status().code() == absl::StatusCode::kResourceExhausted)
+      error = {400, error.message, call->prompt_param, "template_error"};
     return error;
   }
   if (ids->empty()) return ApiError{400, "the prompt is empty", call->prompt_param, "invalid_value"};

@@ -16,7 +16,7 @@ namespace optiq {
 enum class ToolChoice { kAuto, kNone, kRequired, kNamed };
 
 struct ChatCall {
-  std::string model;    // as the client wrote it
+  std::string model;  // as the client wrote it
   std::string adapter;
   OrderedJson messages = OrderedJson::array();  // OpenAI's shape, for the template
   OrderedJson tools;                            // OpenAI's array, or null

@@ -4,37 +4,52 @@ namespace optiq {
 
 std::string_view ToolSyntaxName(ToolSyntax syntax) {
   switch (syntax) {
-    case ToolSyntax::kNone: return "none";
-    case ToolSyntax::kHermes: return "hermes";
-    case ToolSyntax::kLlama3: return "llama3";
-    case ToolSyntax::kMistral: return "mistral";
-    case ToolSyntax::kGemma4: return "gemma4";
+    case ToolSyntax::kNone:
+      return "none";
+    case ToolSyntax::kHermes:
+      return "hermes";
+    case ToolSyntax::kLlama3:
+      return "llama3";
+    case ToolSyntax::kMistral:
+      return "mistral";
+    case ToolSyntax::kGemma4:
+      return "gemma4";
   }
   return "none";
 }
 
 std::string_view ChatFormat::tool_open() const {
   switch (tools) {
-    case ToolSyntax::kHermes: return "<tool_call>";
-    case ToolSyntax::kLlama3: return "<|python_tag|>";
-    case ToolSyntax::kMistral: return "[TOOL_CALLS]";
-    case ToolSyntax::kGemma4: return "<|tool_call>";
-    case ToolSyntax::kNone: break;
+    case ToolSyntax::kHermes:
+      return "<tool_call>";
+    case ToolSyntax::kLlama3:
+      return "<|python_tag|>";
+    case ToolSyntax::kMistral:
+      return "[TOOL_CALLS]";
+    case ToolSyntax::kGemma4:
+      return "<|tool_call>";
+    case ToolSyntax::kNone:
+      break;
   }
   return "";
 }
 
 std::string_view ChatFormat::tool_close() const {
   switch (tools) {
-    case ToolSyntax::kHermes: return "</tool_call>";
-    case ToolSyntax::kGemma4: return "<tool_call|>";
-    default: return "";
+    case ToolSyntax::kHermes:
+      return "</tool_call>";
+    case ToolSyntax::kGemma4:
+      return "<tool_call|>";
+    default:
+      return "";
   }
 }
 
 ChatFormat DetectChatFormat(std::string_view source, const Tokenizer* tokenizer) {
   const auto in_template = [source](std::string_view text) { return source.find(text) != std::string_view::npos; };
-  const auto is_token = [tokenizer](std::string_view text) { return tokenizer != nullptr && tokenizer->TokenId(text).has_value(); };
+  const auto is_token = [tokenizer](std::string_view text) {
+    return tokenizer != nullptr && tokenizer->TokenId(text).has_value();
+  };
   ChatFormat format;
   if (in_template("<|tool_call>") || (is_token("<|tool_call>") && is_token("<tool_call|>"))) {
     format.tools = ToolSyntax::kGemma4;

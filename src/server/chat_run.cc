@@ -8,8 +8,13 @@ namespace {
 
 class ChatRun : public std::enable_shared_from_this<ChatRun> {
  public:
-  ChatRun(const Call& call, const OutputParserOptions& parser, int64_t n, bool stream, std::string prefix, std::unique_ptr<ChatWriter> writer)
-      : call_(call), stream_(stream), call_id_prefix_(std::move(prefix)), writer_(std::move(writer)), submission_(call.app) {
+  ChatRun(const Call& call, const OutputParserOptions& parser, int64_t n, bool stream, std::string prefix,
+          std::unique_ptr<ChatWriter> writer)
+      : call_(call),
+        stream_(stream),
+        call_id_prefix_(std::move(prefix)),
+        writer_(std::move(writer)),
+        submission_(call.app) {
     choices_.reserve(n);
     for (int64_t i = 0; i < n; ++i) choices_.push_back(Choice{OutputParser(parser)});
     answers_.resize(n);
@@ -21,7 +26,8 @@ class ChatRun : public std::enable_shared_from_this<ChatRun> {
       self->submission_.Cancel("disconnect");
       self->done_ = true;
       self->Release();
-      LogRequest(self->call_.app, self->call_.request(), self->call_.endpoint, self->call_.request_id, 499, self->call_.seconds());
+      LogRequest(self->call_.app, self->call_.request(), self->call_.endpoint, self->call_.request_id, 499,
+                 self->call_.seconds());
     });
     std::vector<std::shared_ptr<TokenQueue>> queues;
     for (size_t i = 0; i < choices_.size(); ++i) {
@@ -69,7 +75,8 @@ class ChatRun : public std::enable_shared_from_this<ChatRun> {
     if (!begun_ || done_) return;
     Choice& choice = choices_[i];
     if (choice.finished) return;
-    if (stream_ && call_.exchange->unsent() > kStreamBufferBytes) {  // the client reads slowly: wait, what comes is joined meanwhile
+    if (stream_ && call_.exchange->unsent() >
+                       kStreamBufferBytes) {  // the client reads slowly: wait, what comes is joined meanwhile
       if (!choice.waiting) {
         choice.waiting = true;
         waiting_.push_back(i);
@@ -123,9 +130,15 @@ class ChatRun : public std::enable_shared_from_this<ChatRun> {
   void Record(const OutputEvents& events, ChatAnswer* answer) {
     for (const OutputEvent& event : events) {
       switch (event.kind) {
-        case OutputEvent::kReasoning: answer->reasoning += event.text; break;
-        case OutputEvent::kContent: answer->content += event.text; break;
-        case OutputEvent::kToolCall: answer->calls.push_back({MakeId(call_id_prefix_), event.name, event.text}); break;
+        case OutputEvent::kReasoning:
+          answer->reasoning += event.text;
+          break;
+        case OutputEvent::kContent:
+          answer->content += event.text;
+          break;
+        case OutputEvent::kToolCall:
+          answer->calls.push_back({MakeId(call_id_prefix_), event.name, event.text});
+          break;
       }
     }
   }
@@ -194,8 +207,10 @@ int64_t TotalReasoningTokens(const std::vector<ChatAnswer>& answers) {
   return total;
 }
 
-void StartChat(const Call& call, ChatPrompt prompt, int64_t n, bool stream, std::string prefix, std::unique_ptr<ChatWriter> writer) {
-  std::make_shared<ChatRun>(call, prompt.parser, n, stream, std::move(prefix), std::move(writer))->Start(prompt.request);
+void StartChat(const Call& call, ChatPrompt prompt, int64_t n, bool stream, std::string prefix,
+               std::unique_ptr<ChatWriter> writer) {
+  std::make_shared<ChatRun>(call, prompt.parser, n, stream, std::move(prefix), std::move(writer))
+      ->Start(prompt.request);
 }
 
 }  // namespace optiq

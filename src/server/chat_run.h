@@ -1,5 +1,5 @@
-// One chat request on its way through the engine: n answers, each parsed as it comes, handed to the protocol's writer. All of it but the
-// sinks runs on the connection's strand.
+// One chat request on its way through the engine: n answers, each parsed as it comes, handed to the protocol's writer.
+// All of it but the sinks runs on the connection's strand.
 #ifndef OPTIQ_SERVER_CHAT_RUN_H_
 #define OPTIQ_SERVER_CHAT_RUN_H_
 
@@ -41,7 +41,8 @@ class ChatWriter {
 
   virtual std::string Begin(const EngineUsage& prompt) = 0;
   // New events of an answer, which already holds them; logprobs of the tokens behind them.
-  virtual std::string Events(size_t index, const OutputEvents& events, std::span<const TokenLogprobs> logprobs, const ChatAnswer& answer) = 0;
+  virtual std::string Events(size_t index, const OutputEvents& events, std::span<const TokenLogprobs> logprobs,
+                             const ChatAnswer& answer) = 0;
   virtual std::string Finish(size_t index, const ChatAnswer& answer, std::span<const TokenLogprobs> logprobs) = 0;
   virtual std::string End(const std::vector<ChatAnswer>& answers) = 0;
   virtual std::string Error(const ApiError& error, std::string_view request_id) = 0;
@@ -50,7 +51,8 @@ class ChatWriter {
 };
 
 // Submits and answers. On a pool thread.
-void StartChat(const Call& call, ChatPrompt prompt, int64_t n, bool stream, std::string call_id_prefix, std::unique_ptr<ChatWriter> writer);
+void StartChat(const Call& call, ChatPrompt prompt, int64_t n, bool stream, std::string call_id_prefix,
+               std::unique_ptr<ChatWriter> writer);
 
 }  // namespace optiq
 

@@ -16,31 +16,50 @@ namespace http = boost::beast::http;
 
 namespace {
 
-constexpr size_t kWatchBytes = 64 << 10;   // of the next request, read while this one is answered
-constexpr size_t kWriteBytes = 64 << 10;   // given to the socket at once: what must go out within the stall time
+constexpr size_t kWatchBytes = 64 << 10;  // of the next request, read while this one is answered
+constexpr size_t kWriteBytes = 64 << 10;  // given to the socket at once: what must go out within the stall time
 constexpr size_t kDiscardBytes = 64 << 20;
 
 const char* Reason(int status) {
   switch (status) {
-    case 200: return "OK";
-    case 204: return "No Content";
-    case 400: return "Bad Request";
-    case 401: return "Unauthorized";
-    case 403: return "Forbidden";
-    case 404: return "Not Found";
-    case 405: return "Method Not Allowed";
-    case 408: return "Request Timeout";
-    case 411: return "Length Required";
-    case 413: return "Payload Too Large";
-    case 414: return "URI Too Long";
-    case 415: return "Unsupported Media Type";
-    case 429: return "Too Many Requests";
-    case 431: return "Request Header Fields Too Large";
-    case 500: return "Internal Server Error";
-    case 501: return "Not Implemented";
-    case 503: return "Service Unavailable";
-    case 505: return "HTTP Version Not Supported";
-    default: return "Status";
+    case 200:
+      return "OK";
+    case 204:
+      return "No Content";
+    case 400:
+      return "Bad Request";
+    case 401:
+      return "Unauthorized";
+    case 403:
+      return "Forbidden";
+    case 404:
+      return "Not Found";
+    case 405:
+      return "Method Not Allowed";
+    case 408:
+      return "Request Timeout";
+    case 411:
+      return "Length Required";
+    case 413:
+      return "Payload Too Large";
+    case 414:
+      return "URI Too Long";
+    case 415:
+      return "Unsupported Media Type";
+    case 429:
+      return "Too Many Requests";
+    case 431:
+      return "Request Header Fields Too Large";
+    case 500:
+      return "Internal Server Error";
+    case 501:
+      return "Not Implemented";
+    case 503:
+      return "Service Unavailable";
+    case 505:
+      return "HTTP Version Not Supported";
+    default:
+      return "Status";
   }
 }
 
@@ -61,7 +80,8 @@ std::string_view View(boost::beast::string_view text) { return {text.data(), tex
 
 }  // namespace
 
-// A completion handler that keeps the connection alive and lets nothing escape: memory that ran out costs one connection.
+// A completion handler that keeps the connection alive and lets nothing escape: memory that ran out costs one
+// connection.
 template <typename Handler>
 auto Connection::Guarded(Handler handler) {
   return [self = shared_from_this(), handler = std::move(handler)](auto&&... args) {
@@ -81,7 +101,8 @@ void Connection::Start() {
 }
 
 void Connection::Refuse() {
-  asio::dispatch(socket_.get_executor(), Guarded([](Connection* c) { c->Fail(503, "too many connections; try again later"); }));
+  asio::dispatch(socket_.get_executor(),
+                 Guarded([](Connection* c) { c->Fail(503, "too many connections; try again later"); }));
 }
 
 void Connection::CloseIfIdle() {
@@ -97,7 +118,8 @@ void Connection::Abort() {
 void Connection::Watch() {
   if (watching_ || state_ == State::kClosed || (!lingering_ && buffer_.size() >= kWatchBytes)) return;
   watching_ = true;
-  socket_.async_read_some(buffer_.prepare(4096), Guarded([](Connection* c, ErrorCode error, size_t bytes) { c->OnWatched(error, bytes); }));
+  socket_.async_read_some(buffer_.prepare(4096),
+                          Guarded([](Connection* c, ErrorCode error, size_t bytes) { c->OnWatched(error, bytes); }));
 }
 
 void Connection::OnWatched(ErrorCode error, size_t bytes) {
@@ -127,7 +149,8 @@ void Connection::ReadHeader() {
   parser_->header_limit(limits_.header_bytes);
   parser_->body_limit(limits_.body_bytes);
   SetDeadline(limits_.header_time);
-  http::async_read_header(socket_, buffer_, *parser_, Guarded([](Connection* c, ErrorCode error, size_t) { c->OnHeader(error); }));
+  http::async_read_header(socket_, buffer_, *parser_,
+                          Guarded([](Connection* c, ErrorCode error, size_t) { c->OnHeader(error); }));
 }
 
 void Connection::OnHeader(ErrorCode error) {
@@ -158,17 +181,20 @@ void Connection::OnHeader(ErrorCode error) {
   }
   if (Lower(View(header[http::field::expect])) == "100-continue") {
     static const std::string kContinue = "HTTP/1.1 100 Continue\r\n\r\n";
-    asio::async_write(socket_, asio::buffer(kContinue), Guarded([](Connection* c, ErrorCode e, size_t) { e ? c->Close() : c->ReadBody(); }));
+    asio::async_write(socket_, asio::buffer(kContinue),
+                      Guarded([](Connection* c, ErrorCode e, size_t) { e ? c->Close() : c->ReadBody(); }));
     return;
   }
   ReadBody();
 }
 
 void Connection::ReadBody() {
-  const auto left = std::chrono::duration_cast<std::chrono::milliseconds>(body_deadline_ - std::chrono::steady_clock::now());
+  const auto left =
+      std::chrono::duration_cast<std::chrono::milliseconds>(body_deadline_ - std::chrono::steady_clock::now());
   SetDeadline(std::min(left, limits_.body_idle_time));
   read_pending_ = true;
-  http::async_read_some(socket_, buffer_, *parser_, Guarded([](Connection* c, ErrorCode error, size_t) { c->OnBody(error); }));
+  http::async_read_some(socket_, buffer_, *parser_,
+                        Guarded([](Connection* c, ErrorCode error, size_t) { c->OnBody(error); }));
 }
 
 void Connection::OnBody(ErrorCode error) {
@@ -177,7 +203,8 @@ void Connection::OnBody(ErrorCode error) {
   if (error == http::error::end_of_stream || error == http::error::partial_message) return Close();
   if (error) {
     if (error.category() != http::make_error_code(http::error::bad_version).category()) return Close();
-    if (error == http::error::body_limit) return Fail(413, fmt::format("the body is larger than {} bytes", limits_.body_bytes));
+    if (error == http::error::body_limit)
+      return Fail(413, fmt::format("the body is larger than {} bytes", limits_.body_bytes));
     return Fail(400, fmt::format("the body is not valid HTTP/1.1: {}", error.message()));
   }
   if (!parser_->is_done()) return ReadBody();
@@ -274,7 +301,8 @@ void Connection::Heartbeat() {
   heartbeat_timer_.expires_after(limits_.heartbeat_time);
   heartbeat_timer_.async_wait(Guarded([exchange = exchange_.get()](Connection* c, ErrorCode error) {
     if (error || c->state_ != State::kAnswering || c->answer_complete_ || c->exchange_.get() != exchange) return;
-    if (std::chrono::steady_clock::now() - c->last_write_ >= c->limits_.heartbeat_time / 2 && c->queue_.empty()) c->WriteStream(c->heartbeat_);
+    if (std::chrono::steady_clock::now() - c->last_write_ >= c->limits_.heartbeat_time / 2 && c->queue_.empty())
+      c->WriteStream(c->heartbeat_);
     c->Heartbeat();
   }));
 }
@@ -302,7 +330,8 @@ void Connection::Flush() {
     queue_.erase(0, kWriteBytes);
   }
   SetDeadline(limits_.write_stall_time);
-  asio::async_write(socket_, asio::buffer(writing_), Guarded([](Connection* c, ErrorCode error, size_t bytes) { c->OnFlushed(error, bytes); }));
+  asio::async_write(socket_, asio::buffer(writing_),
+                    Guarded([](Connection* c, ErrorCode error, size_t bytes) { c->OnFlushed(error, bytes); }));
 }
 
 void Connection::OnFlushed(ErrorCode error, size_t) {
@@ -408,17 +437,18 @@ void HttpExchange::EndStream() {
 
 void HttpExchange::Post(std::function<void()> task) {
   // dispatch: at once when already on the strand, which keeps the order and spares a round.
-  asio::dispatch(connection_->socket_.get_executor(),
-                 [self = shared_from_this(), task = std::move(task)] {
-                   try {
-                     if (self->current()) task();
-                   } catch (const std::exception&) {
-                     self->connection_->Leave();
-                   }
-                 });
+  asio::dispatch(connection_->socket_.get_executor(), [self = shared_from_this(), task = std::move(task)] {
+    try {
+      if (self->current()) task();
+    } catch (const std::exception&) {
+      self->connection_->Leave();
+    }
+  });
 }
 
-size_t HttpExchange::unsent() const { return current() ? connection_->queue_.size() + connection_->writing_.size() : 0; }
+size_t HttpExchange::unsent() const {
+  return current() ? connection_->queue_.size() + connection_->writing_.size() : 0;
+}
 
 void HttpExchange::OnDrained(std::function<void()> task) {
   if (current()) on_drained_ = std::move(task);

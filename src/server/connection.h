@@ -1,5 +1,5 @@
-// One client's socket: requests in, answers out, deadlines, and noticing that the client left. Included by http_server.cc and
-// connection.cc only.
+// One client's socket: requests in, answers out, deadlines, and noticing that the client left. Included by
+// http_server.cc and connection.cc only.
 #ifndef OPTIQ_SERVER_CONNECTION_H_
 #define OPTIQ_SERVER_CONNECTION_H_
 
@@ -30,8 +30,8 @@ class Connection : public std::enable_shared_from_this<Connection> {
   using Tcp = boost::asio::ip::tcp;
   using ErrorCode = boost::system::error_code;
 
-  Connection(Tcp::socket socket, const HttpLimits& limits, const HttpServer::Handler& handler, const HttpServer::ErrorBody& error_body,
-             const std::atomic<bool>& draining)
+  Connection(Tcp::socket socket, const HttpLimits& limits, const HttpServer::Handler& handler,
+             const HttpServer::ErrorBody& error_body, const std::atomic<bool>& draining)
       : socket_(std::move(socket)),
         timer_(socket_.get_executor()),
         heartbeat_timer_(socket_.get_executor()),
@@ -100,7 +100,8 @@ class Connection : public std::enable_shared_from_this<Connection> {
   bool deadline_set_ = false;
 
   std::shared_ptr<HttpExchange> exchange_;
-  bool keep_alive_ = false, chunked_ = false, head_only_ = false, streaming_ = false, answer_complete_ = false, lingering_ = false;
+  bool keep_alive_ = false, chunked_ = false, head_only_ = false, streaming_ = false, answer_complete_ = false,
+       lingering_ = false;
   std::string heartbeat_;
   std::chrono::steady_clock::time_point last_write_;
   std::string queue_, writing_;
@@ -113,7 +114,9 @@ class HttpExchange : public Exchange, public std::enable_shared_from_this<HttpEx
       : connection_(std::move(connection)), request_(std::move(request)) {}
 
   const HttpRequest& request() const override { return request_; }
-  void AddHeader(std::string name, std::string value) override { headers_.emplace_back(std::move(name), std::move(value)); }
+  void AddHeader(std::string name, std::string value) override {
+    headers_.emplace_back(std::move(name), std::move(value));
+  }
   void Send(HttpResponse response) override;
   void BeginStream(HttpResponse head, std::string heartbeat) override;
   void Write(std::string piece) override;

@@ -12,7 +12,11 @@ namespace {
 class AnswerConstraint : public TokenConstraint {
  public:
   AnswerConstraint(GrammarMatcher matcher, const App& app, bool thinking)
-      : matcher_(std::move(matcher)), tokenizer_(app.tokenizer), end_ids_(app.end_ids), think_close_(app.format.think_close), thinking_(thinking) {}
+      : matcher_(std::move(matcher)),
+        tokenizer_(app.tokenizer),
+        end_ids_(app.end_ids),
+        think_close_(app.format.think_close),
+        thinking_(thinking) {}
 
   Status Mask(std::span<float> logits) override {
     if (!thinking_) return matcher_.Mask(logits);
@@ -46,7 +50,8 @@ class AnswerConstraint : public TokenConstraint {
 
 // Small models run off in blanks where a grammar lets them: the layout is fixed.
 OrderedJson FixedLayout(OrderedJson schema) {
-  OrderedJson guidance = schema.contains("x-guidance") && schema["x-guidance"].is_object() ? schema["x-guidance"] : OrderedJson::object();
+  OrderedJson guidance =
+      schema.contains("x-guidance") && schema["x-guidance"].is_object() ? schema["x-guidance"] : OrderedJson::object();
   guidance.erase("whitespace_pattern");
   guidance["whitespace_flexible"] = false;
   guidance["item_separator"] = ", ";
@@ -55,7 +60,8 @@ OrderedJson FixedLayout(OrderedJson schema) {
   return schema;
 }
 
-// A tool's schema becomes part of a larger one: its definitions move to the top under names of their own, and references follow.
+// A tool's schema becomes part of a larger one: its definitions move to the top under names of their own, and
+// references follow.
 void MoveReferences(OrderedJson* schema, const std::string& prefix) {
   if (schema->is_array()) {
     for (OrderedJson& item : *schema) MoveReferences(&item, prefix);
@@ -79,9 +85,10 @@ OrderedJson CallSchema(const ChatCall& call) {
   for (const OrderedJson& tool : call.tools) {
     const OrderedJson& function = tool["function"];
     if (call.tool_choice == ToolChoice::kNamed && function["name"] != call.tool_name) continue;
-    OrderedJson parameters = function.contains("parameters") && function["parameters"].is_object() && !function["parameters"].empty()
-                                 ? function["parameters"]
-                                 : OrderedJson{{"type", "object"}};
+    OrderedJson parameters =
+        function.contains("parameters") && function["parameters"].is_object() && !function["parameters"].empty()
+            ? function["parameters"]
+            : OrderedJson{{"type", "object"}};
     const std::string prefix = fmt::format("tool{}_", any.size());
     MoveReferences(&parameters, prefix);
     for (const char* key : {"$defs", "definitions"}) {
@@ -113,8 +120,11 @@ std::optional<ApiError> MakeConstraint(const App& app, const ChatCall& call, Cha
   StatusOr<std::shared_ptr<const Grammar>> grammar = app.GetGrammar();
   if (!grammar.ok()) return ApiError{400, Message(grammar.status()), param, "unsupported_parameter"};
   StatusOr<GrammarMatcher> matcher = (*grammar)->Match("json_schema", Dump(FixedLayout(std::move(schema))));
-  if (!matcher.ok()) return ApiError{400, fmt::format("'{}' cannot be used: {}", param, Message(matcher.status())), param, "invalid_schema"};
-  prompt->request.constraint = std::make_shared<AnswerConstraint>(*std::move(matcher), app, prompt->parser.start_in_reasoning);
+  if (!matcher.ok())
+    return ApiError{400, fmt::format("'{}' cannot be used: {}", param, Message(matcher.status())), param,
+                    "invalid_schema"};
+  prompt->request.constraint =
+      std::make_shared<AnswerConstraint>(*std::move(matcher), app, prompt->parser.start_in_reasoning);
   if (forced) {
     prompt->parser.tools = call.tools;
     prompt->parser.format.tools = ToolSyntax::kLlama3;  // the whole answer is the call

@@ -1,5 +1,5 @@
-// One request and its answer, as an endpoint sees it. Everything may be called from any thread; what comes after the answer's end, or
-// after the client left, has no effect.
+// One request and its answer, as an endpoint sees it. Everything may be called from any thread; what comes after the
+// answer's end, or after the client left, has no effect.
 #ifndef OPTIQ_SERVER_EXCHANGE_H_
 #define OPTIQ_SERVER_EXCHANGE_H_
 
@@ -24,7 +24,8 @@ class Exchange {
   // The whole answer.
   virtual void Send(HttpResponse response) = 0;
 
-  // An answer in pieces: begin, write any number of times, end. While nothing is written `heartbeat` is sent every ten seconds.
+  // An answer in pieces: begin, write any number of times, end. While nothing is written `heartbeat` is sent every ten
+  // seconds.
   virtual void BeginStream(HttpResponse head, std::string heartbeat) = 0;
   virtual void Write(std::string piece) = 0;
   virtual void EndStream() = 0;

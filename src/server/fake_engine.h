@@ -20,7 +20,9 @@ namespace optiq {
 class FakeEngine : public Engine {
  public:
   // The answer to a prompt; cut into pieces of `piece` bytes (of ASCII), one token each.
-  std::function<std::string(const EngineRequest&)> answer = [](const EngineRequest&) { return std::string("Hello there."); };
+  std::function<std::string(const EngineRequest&)> answer = [](const EngineRequest&) {
+    return std::string("Hello there.");
+  };
   size_t piece = 3;
   std::chrono::milliseconds step{0};
   Status submit_status, finish_status;
@@ -108,7 +110,10 @@ class FakeEngine : public Engine {
       usage.completion_tokens = job->tokens;
       cancelled_ += job->cancelled;
       const Status status = job->cancelled ? Cancelled("cancelled") : finish_status;
-      job->sink->OnFinish(status, job->cancelled ? FinishReason::kCancelled : length && job->at < job->text.size() ? FinishReason::kLength : FinishReason::kStop,
+      job->sink->OnFinish(status,
+                          job->cancelled                         ? FinishReason::kCancelled
+                          : length && job->at < job->text.size() ? FinishReason::kLength
+                                                                 : FinishReason::kStop,
                           "", usage);
       jobs_.erase(job->id);
       return;

@@ -19,10 +19,13 @@ std::string Fields::PathOf(std::string_view name) const {
 void Fields::Fail(std::string_view name, std::string message, std::string code) {
   if (errors_->has_value()) return;
   const std::string param = PathOf(name);
-  *errors_ = ApiError{400, param.empty() ? "the body " + message : fmt::format("'{}' {}", param, message), param, std::move(code)};
+  *errors_ = ApiError{400, param.empty() ? "the body " + message : fmt::format("'{}' {}", param, message), param,
+                      std::move(code)};
 }
 
-void Fields::WrongType(const char* name, std::string_view expected) { Fail(name, fmt::format("must be {}", expected), "invalid_type"); }
+void Fields::WrongType(const char* name, std::string_view expected) {
+  Fail(name, fmt::format("must be {}", expected), "invalid_type");
+}
 
 const OrderedJson* Fields::Find(const char* name) {
   asked_.insert(name);
@@ -39,10 +42,12 @@ std::optional<int64_t> Fields::Int(const char* name, int64_t min, int64_t max) {
   if (f == nullptr) return std::nullopt;
   int64_t value = 0;
   if (f->is_number_unsigned()) {
-    value = f->get<uint64_t>() > static_cast<uint64_t>(INT64_MAX) ? INT64_MAX : static_cast<int64_t>(f->get<uint64_t>());
+    value =
+        f->get<uint64_t>() > static_cast<uint64_t>(INT64_MAX) ? INT64_MAX : static_cast<int64_t>(f->get<uint64_t>());
   } else if (f->is_number_integer()) {
     value = f->get<int64_t>();
-  } else if (f->is_number_float() && std::fabs(f->get<double>()) < 9e15 && f->get<double>() == std::floor(f->get<double>())) {
+  } else if (f->is_number_float() && std::fabs(f->get<double>()) < 9e15 &&
+             f->get<double>() == std::floor(f->get<double>())) {
     value = static_cast<int64_t>(f->get<double>());
   } else {
     WrongType(name, "an integer");
@@ -140,11 +145,13 @@ std::optional<std::vector<std::string>> Fields::Strings(const char* name, size_t
   std::vector<std::string> out;
   const auto add = [&](const OrderedJson& v) {
     if (!v.is_string()) return WrongType(name, "a string or an array of strings");
-    if (v.get_ref<const std::string&>().size() > max_bytes) return Fail(name, fmt::format("holds a text longer than {} bytes", max_bytes));
+    if (v.get_ref<const std::string&>().size() > max_bytes)
+      return Fail(name, fmt::format("holds a text longer than {} bytes", max_bytes));
     out.push_back(v.get<std::string>());
   };
   if (f->is_array()) {
-    if (f->size() > max_size) Fail(name, fmt::format("has {} entries; at most {} are taken", f->size(), max_size), "too_long");
+    if (f->size() > max_size)
+      Fail(name, fmt::format("has {} entries; at most {} are taken", f->size(), max_size), "too_long");
     for (const OrderedJson& v : *f) {
       if (!ok()) break;
       add(v);

@@ -1,5 +1,5 @@
-// Reads the fields of a request's JSON object. The first thing that is wrong is kept, with the path of the field: readers go on and look
-// at ok() once.
+// Reads the fields of a request's JSON object. The first thing that is wrong is kept, with the path of the field:
+// readers go on and look at ok() once.
 #ifndef OPTIQ_SERVER_FIELDS_H_
 #define OPTIQ_SERVER_FIELDS_H_
 

@@ -1,4 +1,5 @@
-// Limits and deadlines of the HTTP edge (docs/limits.md). Deadlines are absolute: a byte now and then does not extend them.
+// Limits and deadlines of the HTTP edge (docs/limits.md). Deadlines are absolute: a byte now and then does not extend
+// them.
 #ifndef OPTIQ_SERVER_HTTP_LIMITS_H_
 #define OPTIQ_SERVER_HTTP_LIMITS_H_
 

@@ -33,7 +33,11 @@ size_t AllowedConnections(size_t wanted) {
 class Server : public HttpServer {
  public:
   Server(HttpServerOptions options, Handler handler, ErrorBody error_body)
-      : options_(std::move(options)), handler_(std::move(handler)), error_body_(std::move(error_body)), acceptor_(io_), retry_(io_) {}
+      : options_(std::move(options)),
+        handler_(std::move(handler)),
+        error_body_(std::move(error_body)),
+        acceptor_(io_),
+        retry_(io_) {}
   ~Server() override { Stop(); }
 
   Status Listen() {
@@ -114,11 +118,12 @@ class Server : public HttpServer {
   void Take(Tcp::socket socket) {
     boost::system::error_code ignored;
     socket.set_option(Tcp::no_delay(true), ignored);
+    const uint64_t id = next_++;  // on the accepting strand only
     Connection* raw = new Connection(std::move(socket), options_.limits, handler_, error_body_, draining_);
-    std::shared_ptr<Connection> connection(raw, [this](Connection* c) {
+    std::shared_ptr<Connection> connection(raw, [this, id](Connection* c) {
       delete c;
       std::lock_guard lock(mutex_);
-      connections_.erase(c);
+      connections_.erase(id);
       if (connections_.empty()) idle_.notify_all();
     });
     bool full;
@@ -126,7 +131,7 @@ class Server : public HttpServer {
       std::lock_guard lock(mutex_);
       full = connections_.size() >= options_.limits.connections;
       refused_ += full;
-      connections_.emplace(raw, connection);
+      connections_.emplace(id, connection);
     }
     full ? connection->Refuse() : connection->Start();
   }
@@ -134,7 +139,7 @@ class Server : public HttpServer {
   std::vector<std::shared_ptr<Connection>> Live() {
     std::vector<std::shared_ptr<Connection>> out;
     std::lock_guard lock(mutex_);
-    for (const auto& [raw, weak] : connections_) {
+    for (const auto& [id, weak] : connections_) {
       if (auto connection = weak.lock()) out.push_back(std::move(connection));
     }
     return out;
@@ -145,7 +150,8 @@ class Server : public HttpServer {
   ErrorBody error_body_;
   mutable std::mutex mutex_;  // declared before io_: connections unregister when io_ is destroyed
   std::condition_variable idle_;
-  std::unordered_map<Connection*, std::weak_ptr<Connection>> connections_;
+  std::unordered_map<uint64_t, std::weak_ptr<Connection>> connections_;
+  uint64_t next_ = 0;  // an address may be in use again before its old owner is off the list
   size_t refused_ = 0;
   std::atomic<bool> draining_{false};
   uint16_t port_ = 0;
@@ -157,7 +163,8 @@ class Server : public HttpServer {
 
 }  // namespace
 
-StatusOr<std::unique_ptr<HttpServer>> HttpServer::Start(HttpServerOptions options, Handler handler, ErrorBody error_body) {
+StatusOr<std::unique_ptr<HttpServer>> HttpServer::Start(HttpServerOptions options, Handler handler,
+                                                        ErrorBody error_body) {
   auto server = std::make_unique<Server>(std::move(options), std::move(handler), std::move(error_body));
   RETURN_IF_ERROR(server->Listen());
   return std::unique_ptr<HttpServer>(std::move(server));

@@ -64,8 +64,10 @@ void Metrics::AddGeneration(const EngineUsage& usage, double seconds) {
 }
 
 std::string Metrics::Text(const EngineStats& e, const HttpServerStats& http, const std::string& model) const {
-  std::string out = fmt::format("# HELP optiq:build_info Version and model.\n# TYPE optiq:build_info gauge\noptiq:build_info{{version=\"{}\",model=\"{}\"}} 1\n",
-                                OPTIQ_VERSION, Escape(model));
+  std::string out = fmt::format(
+      "# HELP optiq:build_info Version and model.\n# TYPE optiq:build_info "
+      "gauge\noptiq:build_info{{version=\"{}\",model=\"{}\"}} 1\n",
+      OPTIQ_VERSION, Escape(model));
   Line(&out, "requests_running", "gauge", "Sequences in the batch.", e.running);
   Line(&out, "requests_prefilling", "gauge", "Sequences whose prompt is being read.", e.prefilling);
   Line(&out, "requests_waiting", "gauge", "Requests in the queue.", e.waiting);
@@ -86,13 +88,19 @@ std::string Metrics::Text(const EngineStats& e, const HttpServerStats& http, con
   Line(&out, "connections", "gauge", "Open connections.", http.connections);
   Line(&out, "connections_refused_total", "counter", "Connections refused because there were too many.", http.refused);
   out += "# HELP optiq:finished_total Generations that ended, by reason.\n# TYPE optiq:finished_total counter\n";
-  for (const auto& [reason, n] : {std::pair<const char*, int64_t>{"stop", e.finished_stop}, {"length", e.finished_length}, {"cancelled", e.cancelled},
-                                  {"failed", e.failed}, {"rejected", e.rejected}}) {
+  for (const auto& [reason, n] : {std::pair<const char*, int64_t>{"stop", e.finished_stop},
+                                  {"length", e.finished_length},
+                                  {"cancelled", e.cancelled},
+                                  {"failed", e.failed},
+                                  {"rejected", e.rejected}}) {
     out += fmt::format("optiq:finished_total{{reason=\"{}\"}} {}\n", reason, n);
   }
   std::lock_guard lock(mutex_);
-  out += "# HELP optiq:cancelled_total Generations cancelled by the server, by reason.\n# TYPE optiq:cancelled_total counter\n";
-  for (const auto& [reason, n] : cancelled_) out += fmt::format("optiq:cancelled_total{{reason=\"{}\"}} {}\n", Escape(reason), n);
+  out +=
+      "# HELP optiq:cancelled_total Generations cancelled by the server, by reason.\n# TYPE optiq:cancelled_total "
+      "counter\n";
+  for (const auto& [reason, n] : cancelled_)
+    out += fmt::format("optiq:cancelled_total{{reason=\"{}\"}} {}\n", Escape(reason), n);
   out += "# HELP optiq:requests_total HTTP requests.\n# TYPE optiq:requests_total counter\n";
   for (const auto& [key, n] : requests_) {
     out += fmt::format("optiq:requests_total{{endpoint=\"{}\",code=\"{}\"}} {}\n", Escape(key.first), key.second, n);

@@ -7,7 +7,9 @@ namespace {
 OrderedJson Number(double min, double max) { return {{"type", "number"}, {"minimum", min}, {"maximum", max}}; }
 OrderedJson Integer(int64_t min, int64_t max) { return {{"type", "integer"}, {"minimum", min}, {"maximum", max}}; }
 OrderedJson Type(const char* name) { return {{"type", name}}; }
-OrderedJson ArrayOf(OrderedJson items, int64_t least = 0) { return {{"type", "array"}, {"items", std::move(items)}, {"minItems", least}}; }
+OrderedJson ArrayOf(OrderedJson items, int64_t least = 0) {
+  return {{"type", "array"}, {"items", std::move(items)}, {"minItems", least}};
+}
 OrderedJson AnyOf(std::initializer_list<OrderedJson> list) {
   OrderedJson any = OrderedJson::array();
   for (const OrderedJson& item : list) any.push_back(item);
@@ -25,16 +27,26 @@ OrderedJson Names(std::initializer_list<const char*> names) {
 }
 
 OrderedJson Sampling() {
-  return {{"model", Type("string")},          {"temperature", Number(0, 2)},       {"top_p", Number(0, 1)},
-          {"top_k", Integer(-1, INT32_MAX)},  {"min_p", Number(0, 1)},             {"seed", Type("integer")},
-          {"stop", AnyOf({Type("string"), ArrayOf(Type("string"))})},              {"stream", Type("boolean")},
-          {"presence_penalty", Number(-2, 2)}, {"frequency_penalty", Number(-2, 2)}, {"repetition_penalty", Number(0, 10)},
-          {"logit_bias", Type("object")},     {"n", Integer(1, 8)}};
+  return {{"model", Type("string")},
+          {"temperature", Number(0, 2)},
+          {"top_p", Number(0, 1)},
+          {"top_k", Integer(-1, INT32_MAX)},
+          {"min_p", Number(0, 1)},
+          {"seed", Type("integer")},
+          {"stop", AnyOf({Type("string"), ArrayOf(Type("string"))})},
+          {"stream", Type("boolean")},
+          {"presence_penalty", Number(-2, 2)},
+          {"frequency_penalty", Number(-2, 2)},
+          {"repetition_penalty", Number(0, 10)},
+          {"logit_bias", Type("object")},
+          {"n", Integer(1, 8)}};
 }
 
-OrderedJson Path(const char* method, const char* summary, OrderedJson body = nullptr, const char* answer = "application/json") {
+OrderedJson Path(const char* method, const char* summary, OrderedJson body = nullptr,
+                 const char* answer = "application/json") {
   OrderedJson responses = {{"200", {{"description", "The answer"}, {"content", {{answer, OrderedJson::object()}}}}}};
-  const OrderedJson error = {{"description", "An error object that names the parameter"}, {"content", {{"application/json", {{"schema", Type("object")}}}}}};
+  const OrderedJson error = {{"description", "An error object that names the parameter"},
+                             {"content", {{"application/json", {{"schema", Type("object")}}}}}};
   for (const char* code : {"400", "401", "403", "404", "413", "415", "429", "500", "503"}) responses[code] = error;
   OrderedJson operation = {{"summary", summary}, {"responses", std::move(responses)}};
   if (!body.is_null()) {
@@ -51,7 +63,9 @@ OrderedJson Document() {
   const OrderedJson ids = ArrayOf(Integer(0, INT32_MAX), 1);
   const OrderedJson prompt = AnyOf({Type("string"), ArrayOf(Type("string"), 1), ids, ArrayOf(ids, 1)});
   const OrderedJson message =
-      Object({{"role", {{"type", "string"}, {"enum", Names({"system", "developer", "user", "assistant", "tool"})}}}, {"content", content}}, Names({"role"}));
+      Object({{"role", {{"type", "string"}, {"enum", Names({"system", "developer", "user", "assistant", "tool"})}}},
+              {"content", content}},
+             Names({"role"}));
   OrderedJson chat = Sampling();
   chat.update({{"messages", ArrayOf(message, 1)},
                {"max_tokens", Integer(1, INT64_MAX / 1024)},
@@ -67,13 +81,17 @@ OrderedJson Document() {
                {"chat_template_kwargs", Type("object")},
                {"adapter", Type("string")}});
   OrderedJson completion = Sampling();
-  completion.update({{"prompt", prompt}, {"max_tokens", Integer(0, INT64_MAX / 1024)}, {"echo", Type("boolean")}, {"logprobs", Integer(0, 20)}});
-  const OrderedJson anthropic = {{"model", Type("string")},
-                                 {"system", content},
-                                 {"messages", ArrayOf(Object({{"role", Type("string")}, {"content", content}}, Names({"role", "content"})), 1)},
-                                 {"tools", ArrayOf(Type("object"))},
-                                 {"tool_choice", Type("object")},
-                                 {"thinking", Type("object")}};
+  completion.update({{"prompt", prompt},
+                     {"max_tokens", Integer(0, INT64_MAX / 1024)},
+                     {"echo", Type("boolean")},
+                     {"logprobs", Integer(0, 20)}});
+  const OrderedJson anthropic = {
+      {"model", Type("string")},
+      {"system", content},
+      {"messages", ArrayOf(Object({{"role", Type("string")}, {"content", content}}, Names({"role", "content"})), 1)},
+      {"tools", ArrayOf(Type("object"))},
+      {"tool_choice", Type("object")},
+      {"thinking", Type("object")}};
   OrderedJson messages = anthropic;
   messages.update({{"max_tokens", Integer(1, INT64_MAX / 1024)},
                    {"stop_sequences", ArrayOf(Type("string"))},
@@ -91,18 +109,24 @@ OrderedJson Document() {
                                      {"stream", Type("boolean")},
                                      {"tools", ArrayOf(Type("object"))}},
                                     Names({"input"})))},
-      {"/v1/embeddings", Path("post", "Embeddings (OpenAI)",
-                              Object({{"input", prompt}, {"encoding_format", {{"type", "string"}, {"enum", Names({"float", "base64"})}}}}, Names({"input"})))},
+      {"/v1/embeddings",
+       Path("post", "Embeddings (OpenAI)",
+            Object({{"input", prompt}, {"encoding_format", {{"type", "string"}, {"enum", Names({"float", "base64"})}}}},
+                   Names({"input"})))},
       {"/v1/messages", Path("post", "A message (Anthropic)", Object(messages, Names({"messages", "max_tokens"})))},
-      {"/v1/messages/count_tokens", Path("post", "A message's tokens (Anthropic)", Object(anthropic, Names({"messages"})))},
+      {"/v1/messages/count_tokens",
+       Path("post", "A message's tokens (Anthropic)", Object(anthropic, Names({"messages"})))},
       {"/v1/models", Path("get", "The model and its adapters")},
-      {"/tokenize", Path("post", "Text to ids", Object({{"prompt", Type("string")}, {"add_special_tokens", Type("boolean")}}))},
-      {"/detokenize", Path("post", "Ids to text", Object({{"tokens", ArrayOf(Integer(0, INT32_MAX))}}, Names({"tokens"})))},
+      {"/tokenize",
+       Path("post", "Text to ids", Object({{"prompt", Type("string")}, {"add_special_tokens", Type("boolean")}}))},
+      {"/detokenize",
+       Path("post", "Ids to text", Object({{"tokens", ArrayOf(Integer(0, INT32_MAX))}}, Names({"tokens"})))},
       {"/tokenizer_info", Path("get", "Special tokens and chat template")},
       {"/props", Path("get", "What is in force")},
       {"/health", Path("get", "200 while requests are taken, 503 otherwise")},
       {"/metrics", Path("get", "Prometheus", nullptr, "text/plain")}};
-  return {{"openapi", "3.1.0"}, {"info", {{"title", "optiq"}, {"version", OPTIQ_VERSION}}}, {"paths", std::move(paths)}};
+  return {
+      {"openapi", "3.1.0"}, {"info", {{"title", "optiq"}, {"version", OPTIQ_VERSION}}}, {"paths", std::move(paths)}};
 }
 
 }  // namespace

@@ -16,7 +16,9 @@ size_t HeldFor(std::string_view text, std::string_view marker) {
 }
 
 // `text` could still become `marker`.
-bool MayBecome(std::string_view text, std::string_view marker) { return text.size() < marker.size() && marker.starts_with(text); }
+bool MayBecome(std::string_view text, std::string_view marker) {
+  return text.size() < marker.size() && marker.starts_with(text);
+}
 
 }  // namespace
 
@@ -24,7 +26,8 @@ OutputParser::OutputParser(OutputParserOptions options) : options_(std::move(opt
   if (options_.tools.is_array()) {
     for (const OrderedJson& tool : options_.tools) {
       const OrderedJson& function = tool.contains("function") ? tool["function"] : tool;
-      if (function.is_object() && function.contains("name") && function["name"].is_string()) names_.insert(function["name"].get<std::string>());
+      if (function.is_object() && function.contains("name") && function["name"].is_string())
+        names_.insert(function["name"].get<std::string>());
     }
   }
   if (names_.empty()) options_.format.tools = ToolSyntax::kNone;
@@ -59,11 +62,16 @@ void OutputParser::Emit(OutputEvent::Kind kind, std::string_view text, OutputEve
 
 bool OutputParser::Step(bool last, OutputEvents* events) {
   switch (mode_) {
-    case Mode::kBetween: return StepBetween(last, events);
-    case Mode::kContent: return StepContent(last, events);
-    case Mode::kReasoning: return StepReasoning(last, events);
-    case Mode::kTool: return StepTool(last, events);
-    case Mode::kToolEnd: return StepToolEnd(last, events);
+    case Mode::kBetween:
+      return StepBetween(last, events);
+    case Mode::kContent:
+      return StepContent(last, events);
+    case Mode::kReasoning:
+      return StepReasoning(last, events);
+    case Mode::kTool:
+      return StepTool(last, events);
+    case Mode::kToolEnd:
+      return StepToolEnd(last, events);
   }
   return false;
 }
@@ -89,7 +97,8 @@ bool OutputParser::StepBetween(bool last, OutputEvents* events) {
     OpenTool(format.tool_open());
     return true;
   }
-  // Llama writes calls as the whole answer, or several with semicolons between them; small Qwen models forget their markers.
+  // Llama writes calls as the whole answer, or several with semicolons between them; small Qwen models forget their
+  // markers.
   const bool llama = format.tools == ToolSyntax::kLlama3;
   const bool bare = (llama || format.tools == ToolSyntax::kHermes) && tool_calls_ == 0 && at_start_;
   if ((bare && rest[0] == '{') || (llama && tool_calls_ > 0 && (rest[0] == '{' || rest[0] == ';'))) {
@@ -148,7 +157,8 @@ bool OutputParser::StepReasoning(bool last, OutputEvents* events) {
   const size_t close = text_.find(format.think_close);
   if (close != std::string::npos) {
     const size_t end = text_.find_last_not_of(kSpaces, close == 0 ? 0 : close - 1);
-    const bool any = close > 0 && end != std::string::npos && end < close && kSpaces.find(text_[end]) == std::string_view::npos;
+    const bool any =
+        close > 0 && end != std::string::npos && end < close && kSpaces.find(text_[end]) == std::string_view::npos;
     if (any) Emit(OutputEvent::kReasoning, std::string_view(text_).substr(0, end + 1), events);
     text_.erase(0, close + format.think_close.size());
     at_start_ = false;
@@ -194,7 +204,8 @@ bool OutputParser::StepTool(bool, OutputEvents* events) {
 void OutputParser::CloseTool(OutputEvents* events) {
   const std::vector<ToolCall> calls = block_->Calls();
   block_.reset();
-  const bool known = !calls.empty() && std::all_of(calls.begin(), calls.end(), [this](const ToolCall& c) { return names_.contains(c.name); });
+  const bool known = !calls.empty() && std::all_of(calls.begin(), calls.end(),
+                                                   [this](const ToolCall& c) { return names_.contains(c.name); });
   if (!known) {
     Emit(OutputEvent::kContent, raw_, events);
     raw_.clear();

@@ -1,4 +1,5 @@
-// A model's text as it comes to thoughts, answer and tool calls. What comes out depends on the whole text only, never on how it was cut.
+// A model's text as it comes to thoughts, answer and tool calls. What comes out depends on the whole text only, never
+// on how it was cut.
 #ifndef OPTIQ_SERVER_OUTPUT_PARSER_H_
 #define OPTIQ_SERVER_OUTPUT_PARSER_H_
 
@@ -59,11 +60,12 @@ class OutputParser {
   OutputParserOptions options_;
   std::set<std::string> names_;
   Mode mode_ = Mode::kBetween;
-  std::string text_;           // not yet decided
-  bool at_start_ = true;       // nothing has come out yet
-  bool thought_begun_ = false, thought_text_ = false;  // of the current thought: past its header, past its leading spaces
+  std::string text_;      // not yet decided
+  bool at_start_ = true;  // nothing has come out yet
+  bool thought_begun_ = false,
+       thought_text_ = false;  // of the current thought: past its header, past its leading spaces
   std::unique_ptr<ToolBlock> block_;
-  std::string raw_;            // of the current tool block, for when it is none
+  std::string raw_;  // of the current tool block, for when it is none
   int tool_calls_ = 0;
 };
 

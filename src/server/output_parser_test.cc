@@ -55,7 +55,9 @@ OutputEvents ParseIn(const OutputParserOptions& options, const std::vector<std::
 std::string Show(const OutputEvents& events) {
   std::string out;
   for (const OutputEvent& e : events) {
-    out += e.kind == OutputEvent::kReasoning ? "[T:" + e.text + "]" : e.kind == OutputEvent::kContent ? "[C:" + e.text + "]" : "[" + e.name + e.text + "]";
+    out += e.kind == OutputEvent::kReasoning ? "[T:" + e.text + "]"
+           : e.kind == OutputEvent::kContent ? "[C:" + e.text + "]"
+                                             : "[" + e.name + e.text + "]";
   }
   return out;
 }
@@ -75,28 +77,42 @@ const Case kCases[] = {
     {ToolSyntax::kHermes, "<think>\n\n</think>\n\nYes.", "[C:Yes.]"},
     {ToolSyntax::kHermes, "so\n</think>\nYes", "[T:so][C:Yes]", true},
     {ToolSyntax::kHermes, "cut off in the mid", "[T:cut off in the mid]", true},
-    {ToolSyntax::kHermes, "Let me see.\n<tool_call>\n{\"name\": \"get_weather\", \"arguments\": {\"city\": \"a </tool_call> }\\\" b\"}}\n</tool_call>",
+    {ToolSyntax::kHermes,
+     "Let me see.\n<tool_call>\n{\"name\": \"get_weather\", \"arguments\": {\"city\": \"a </tool_call> }\\\" "
+     "b\"}}\n</tool_call>",
      "[C:Let me see.\n][get_weather{\"city\":\"a </tool_call> }\\\" b\"}]"},
-    {ToolSyntax::kHermes, "<tool_call>{\"name\":\"ping\"}</tool_call>\n<tool_call>\n{\"arguments\":{\"days\":2},\"name\":\"get_weather\"}\n</tool_call>\n",
+    {ToolSyntax::kHermes,
+     "<tool_call>{\"name\":\"ping\"}</"
+     "tool_call>\n<tool_call>\n{\"arguments\":{\"days\":2},\"name\":\"get_weather\"}\n</tool_call>\n",
      "[ping{}][get_weather{\"days\":2}]"},
     {ToolSyntax::kHermes, "<tool_call>{\"name\":\"ping\",\"arguments\":\"{}\"}", "[ping{}]"},
-    {ToolSyntax::kHermes, "<tool_call>{\"name\":\"unknown\"}</tool_call>", "[C:<tool_call>{\"name\":\"unknown\"}</tool_call>]"},
+    {ToolSyntax::kHermes, "<tool_call>{\"name\":\"unknown\"}</tool_call>",
+     "[C:<tool_call>{\"name\":\"unknown\"}</tool_call>]"},
     {ToolSyntax::kHermes, "<tool_call>{\"name\": \"ping\", ", "[C:<tool_call>{\"name\": \"ping\", ]"},
     {ToolSyntax::kHermes, "<tool_call>not json</tool_call> more", "[C:<tool_call>not json</tool_call> more]"},
-    {ToolSyntax::kHermes, "<tool_call>\n<function=get_weather>\n<parameter=city>\n12\n</parameter>\n<parameter=days>\n3\n</parameter>\n</function>\n</tool_call>",
+    {ToolSyntax::kHermes,
+     "<tool_call>\n<function=get_weather>\n<parameter=city>\n12\n</parameter>\n<parameter=days>\n3\n</parameter>\n</"
+     "function>\n</tool_call>",
      "[get_weather{\"city\":\"12\",\"days\":3}]"},
-    {ToolSyntax::kHermes, "{\"name\": \"get_weather\", \"arguments\": {\"city\": \"Oslo\"}}\n", "[get_weather{\"city\":\"Oslo\"}]"},
+    {ToolSyntax::kHermes, "{\"name\": \"get_weather\", \"arguments\": {\"city\": \"Oslo\"}}\n",
+     "[get_weather{\"city\":\"Oslo\"}]"},
     {ToolSyntax::kHermes, "{\"name\": \"Oslo\"}", "[C:{\"name\": \"Oslo\"}]"},
-    {ToolSyntax::kLlama3, "{\"name\": \"get_weather\", \"parameters\": {\"city\": \"Oslo\"}}", "[get_weather{\"city\":\"Oslo\"}]"},
-    {ToolSyntax::kLlama3, "<|python_tag|>{\"name\":\"ping\",\"parameters\":{}}; {\"name\":\"ping\",\"parameters\":{}}", "[ping{}][ping{}]"},
+    {ToolSyntax::kLlama3, "{\"name\": \"get_weather\", \"parameters\": {\"city\": \"Oslo\"}}",
+     "[get_weather{\"city\":\"Oslo\"}]"},
+    {ToolSyntax::kLlama3, "<|python_tag|>{\"name\":\"ping\",\"parameters\":{}}; {\"name\":\"ping\",\"parameters\":{}}",
+     "[ping{}][ping{}]"},
     {ToolSyntax::kLlama3, "{\"answer\": 42}", "[C:{\"answer\": 42}]"},
     {ToolSyntax::kLlama3, "Use {\"name\": \"ping\"} then", "[C:Use {\"name\": \"ping\"} then]"},
-    {ToolSyntax::kMistral, "[TOOL_CALLS][{\"name\": \"ping\", \"arguments\": {}}, {\"name\": \"get_weather\", \"arguments\": {\"city\": \"]\"}}]",
+    {ToolSyntax::kMistral,
+     "[TOOL_CALLS][{\"name\": \"ping\", \"arguments\": {}}, {\"name\": \"get_weather\", \"arguments\": {\"city\": "
+     "\"]\"}}]",
      "[ping{}][get_weather{\"city\":\"]\"}]"},
     {ToolSyntax::kMistral, "Well.[TOOL_CALLS]get_weather[ARGS]{\"days\": 1}[TOOL_CALLS]ping[CALL_ID]abc[ARGS]{}",
      "[C:Well.][get_weather{\"days\":1}][ping{}]"},
     {ToolSyntax::kGemma4, "<|channel>thought\nI think.\n<channel|>It is.", "[T:I think.][C:It is.]"},
-    {ToolSyntax::kGemma4, "<|tool_call>call:get_weather{city:<|\"|>a } \" <tool_call|> b<|\"|>,days:3}<tool_call|><|tool_call>call:ping{}<tool_call|>",
+    {ToolSyntax::kGemma4,
+     "<|tool_call>call:get_weather{city:<|\"|>a } \" <tool_call|> "
+     "b<|\"|>,days:3}<tool_call|><|tool_call>call:ping{}<tool_call|>",
      "[get_weather{\"city\":\"a } \\\" <tool_call|> b\",\"days\":3}][ping{}]"},
     {ToolSyntax::kGemma4, "<|tool_call>call:get_weather{o:{l:[true,null,1.5,<|\"|>x<|\"|>]}}call:ping{}<tool_call|>",
      "[get_weather{\"o\":{\"l\":[true,null,1.5,\"x\"]}}][ping{}]"},
@@ -115,7 +131,9 @@ TEST(OutputParserTest, HowTheTextIsCutDoesNotMatter) {
   for (const Case& c : kCases) {
     const std::string text = c.text;
     for (size_t cut = 0; cut <= text.size(); ++cut) {
-      EXPECT_EQ(Show(ParseIn({Format(c.tools), Tools(), c.start_in_reasoning}, {text.substr(0, cut), text.substr(cut)})), c.expected)
+      EXPECT_EQ(
+          Show(ParseIn({Format(c.tools), Tools(), c.start_in_reasoning}, {text.substr(0, cut), text.substr(cut)})),
+          c.expected)
           << text << " cut at " << cut;
     }
     for (int round = 0; round < 30; ++round) {
@@ -138,7 +156,8 @@ TEST(OutputParserTest, Truncated) {
       std::vector<std::string> letters;
       for (const char x : text.substr(0, n)) letters.emplace_back(1, x);
       const OutputEvents whole = ParseIn({Format(c.tools), Tools(), c.start_in_reasoning}, {text.substr(0, n)});
-      EXPECT_EQ(Show(whole), Show(ParseIn({Format(c.tools), Tools(), c.start_in_reasoning}, letters))) << text.substr(0, n);
+      EXPECT_EQ(Show(whole), Show(ParseIn({Format(c.tools), Tools(), c.start_in_reasoning}, letters)))
+          << text.substr(0, n);
       for (const OutputEvent& e : whole) {
         if (e.kind == OutputEvent::kToolCall) {
           EXPECT_TRUE(OrderedJson::parse(e.text).is_object());
@@ -149,14 +168,39 @@ TEST(OutputParserTest, Truncated) {
 }
 
 TEST(OutputParserTest, RandomMarkup) {
-  const char* const kPieces[] = {"<tool_call>", "</tool_call>", "{\"name\":\"ping\"}", "<think>", "</think>", "<|tool_call>", "call:ping{", "}", "<|\"|>",
-                                 "<tool_call|>", "[TOOL_CALLS]", "ping[ARGS]", "[", "]", "<|channel>", "thought\n", "<channel|>", " ", "\n", "a", "{", "\"", ";",
-                                 "<|python_tag|>", "<function=ping>", "</function>", "<"};
+  const char* const kPieces[] = {"<tool_call>",
+                                 "</tool_call>",
+                                 "{\"name\":\"ping\"}",
+                                 "<think>",
+                                 "</think>",
+                                 "<|tool_call>",
+                                 "call:ping{",
+                                 "}",
+                                 "<|\"|>",
+                                 "<tool_call|>",
+                                 "[TOOL_CALLS]",
+                                 "ping[ARGS]",
+                                 "[",
+                                 "]",
+                                 "<|channel>",
+                                 "thought\n",
+                                 "<channel|>",
+                                 " ",
+                                 "\n",
+                                 "a",
+                                 "{",
+                                 "\"",
+                                 ";",
+                                 "<|python_tag|>",
+                                 "<function=ping>",
+                                 "</function>",
+                                 "<"};
   std::mt19937 random(11);
   for (int round = 0; round < 4000; ++round) {
     std::string text;
     for (int n = random() % 14; n > 0; --n) text += kPieces[random() % std::size(kPieces)];
-    const OutputParserOptions options{Format(static_cast<ToolSyntax>(random() % 5)), Tools(), random() % 4 == 0, random() % 4 != 0};
+    const OutputParserOptions options{Format(static_cast<ToolSyntax>(random() % 5)), Tools(), random() % 4 == 0,
+                                      random() % 4 != 0};
     std::vector<std::string> letters;
     for (const char x : text) letters.emplace_back(1, x);
     ASSERT_EQ(Show(ParseIn(options, {text})), Show(ParseIn(options, letters))) << text;
@@ -171,7 +215,9 @@ TEST(OutputParserTest, WithoutToolsMarkupIsText) {
 TEST(OutputParserTest, OneCallOnly) {
   OutputParserOptions options{Format(ToolSyntax::kHermes), Tools()};
   options.parallel_tool_calls = false;
-  EXPECT_EQ(Show(ParseIn(options, {"<tool_call>{\"name\":\"ping\"}</tool_call><tool_call>{\"name\":\"ping\"}</tool_call> x"})), "[ping{}]");
+  EXPECT_EQ(Show(ParseIn(options,
+                         {"<tool_call>{\"name\":\"ping\"}</tool_call><tool_call>{\"name\":\"ping\"}</tool_call> x"})),
+            "[ping{}]");
 }
 
 TEST(ChatFormatTest, FoundFromTheTemplate) {

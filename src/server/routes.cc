@@ -3,8 +3,11 @@
 namespace optiq {
 
 void AddAllRoutes(Router* router, App*) {
-  const auto add = [router](const char* method, const char* path, void (*handle)(const Call&), Route::Where where = Route::kPool, bool open = false,
-                            Protocol protocol = Protocol::kOpenAi) { router->Add({method, path, handle, where, open, protocol}); };
+  const auto add = [router](const char* method, const char* path, void (*handle)(const Call&),
+                            Route::Where where = Route::kPool, bool open = false,
+                            Protocol protocol = Protocol::kOpenAi) {
+    router->Add({method, path, handle, where, open, protocol});
+  };
   add("POST", "/v1/chat/completions", HandleChatCompletions);
   add("POST", "/v1/completions", HandleCompletions);
   add("POST", "/v1/responses", HandleResponses);

@@ -29,16 +29,20 @@ SamplingParams ReadSampling(Fields* fields, const App& app) {
     p.seed = random();
   }
   if (const OrderedJson* biases = fields->Object("logit_bias")) {
-    if (biases->size() > kMaxBiases) fields->Fail("logit_bias", fmt::format("has {} entries; at most {} are taken", biases->size(), kMaxBiases));
+    if (biases->size() > kMaxBiases)
+      fields->Fail("logit_bias", fmt::format("has {} entries; at most {} are taken", biases->size(), kMaxBiases));
     for (const auto& [key, value] : biases->items()) {
       int32_t id = -1;
       const auto [end, error] = std::from_chars(key.data(), key.data() + key.size(), id);
       if (error != std::errc() || end != key.data() + key.size() || id < 0 || id >= app.vocab_size) {
-        fields->Fail("logit_bias", fmt::format("has the key '{}', which is no token id below {}", key.substr(0, 40), app.vocab_size), "invalid_value");
+        fields->Fail("logit_bias",
+                     fmt::format("has the key '{}', which is no token id below {}", key.substr(0, 40), app.vocab_size),
+                     "invalid_value");
         break;
       }
       if (!value.is_number() || !(value.get<double>() >= -100 && value.get<double>() <= 100)) {
-        fields->Fail("logit_bias", fmt::format("must have numbers between -100 and 100 (token {})", id), "invalid_value");
+        fields->Fail("logit_bias", fmt::format("must have numbers between -100 and 100 (token {})", id),
+                     "invalid_value");
         break;
       }
       p.logit_bias.emplace_back(id, value.get<float>());
@@ -61,8 +65,9 @@ std::optional<ApiError> FitContext(const App& app, size_t prompt_tokens, const c
   const auto prompt = static_cast<int64_t>(prompt_tokens);
   if (context <= 0) return std::nullopt;
   if (prompt + (*max_tokens > 0 ? 1 : 0) > context) {
-    return ApiError{400, fmt::format("the prompt has {} tokens, but the model's context length here is {}", prompt, context), param,
-                    "context_length_exceeded"};
+    return ApiError{400,
+                    fmt::format("the prompt has {} tokens, but the model's context length here is {}", prompt, context),
+                    param, "context_length_exceeded"};
   }
   *max_tokens = std::min(*max_tokens, context - prompt);
   return std::nullopt;

@@ -10,7 +10,8 @@ namespace optiq {
 inline constexpr int64_t kMaxChoices = 8;
 inline constexpr size_t kMaxStops = 16, kMaxStopBytes = 256, kMaxBiases = 1024;
 
-// temperature, top_p, top_k, min_p, seed, penalties, logit_bias, xtc: over the server's defaults. A seed is drawn when none is given.
+// temperature, top_p, top_k, min_p, seed, penalties, logit_bias, xtc: over the server's defaults. A seed is drawn when
+// none is given.
 SamplingParams ReadSampling(Fields* fields, const App& app);
 
 // The length asked for under one of the names, or the server's default; at least `min`.

@@ -8,17 +8,20 @@ bool IsLoopback(const std::string& host) { return host == "localhost" || host ==
 
 StatusOr<std::unique_ptr<OptiqServer>> OptiqServer::Start(App* app, HttpServerOptions options) {
   if (!IsLoopback(options.host) && app->options.api_keys.empty()) {
-    return InvalidArgument("--host {}: an address that others can reach needs a key; give --api-key-file, or bind to 127.0.0.1", options.host);
+    return InvalidArgument(
+        "--host {}: an address that others can reach needs a key; give --api-key-file, or bind to 127.0.0.1",
+        options.host);
   }
   app->options.host = options.host;
   std::unique_ptr<OptiqServer> server(new OptiqServer(app));
   AddAllRoutes(&server->router_, app);
   OptiqServer* raw = server.get();
-  ASSIGN_OR_RETURN(server->http_, HttpServer::Start(
-                                      std::move(options), [raw](ExchangePtr exchange) { raw->router_.Handle(std::move(exchange)); },
-                                      [](int status, const std::string& message) {
-                                        return Dump(ErrorJson({status, message, "", "bad_request"}, Protocol::kOpenAi));
-                                      }));
+  ASSIGN_OR_RETURN(server->http_,
+                   HttpServer::Start(
+                       std::move(options), [raw](ExchangePtr exchange) { raw->router_.Handle(std::move(exchange)); },
+                       [](int status, const std::string& message) {
+                         return Dump(ErrorJson({status, message, "", "bad_request"}, Protocol::kOpenAi));
+                       }));
   HttpServer* http = server->http_.get();
   app->http_stats = [http] { return http->stats(); };
   return server;

@@ -18,7 +18,8 @@ class OptiqServer {
   ~OptiqServer();
 
   uint16_t port() const { return http_->port(); }
-  // No new requests; running ones finish until the deadline, then they are cancelled. Blocks until all connections are closed.
+  // No new requests; running ones finish until the deadline, then they are cancelled. Blocks until all connections are
+  // closed.
   void Drain(std::chrono::milliseconds deadline);
 
  private:

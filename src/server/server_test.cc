@@ -103,7 +103,10 @@ TEST_F(ServerTest, ASlowReaderIsBoundedAndThenCancelled) {
   Start();
   TestClient client(port());
   client.Write(TestClient::PostText("/v1/chat/completions", kStream));
-  ASSERT_TRUE(Soon([&] { return app_.metrics.Text(engine_.stats(), {}, "").find("cancelled_total{reason=\"disconnect\"} 1") != std::string::npos; }));
+  ASSERT_TRUE(Soon([&] {
+    return app_.metrics.Text(engine_.stats(), {}, "").find("cancelled_total{reason=\"disconnect\"} 1") !=
+           std::string::npos;
+  }));
   TestClient other(port());
   EXPECT_EQ(other.Get("/health").status, 200);
 }
@@ -126,7 +129,9 @@ TEST_F(ServerTest, BrokenRequests) {
   const std::string kHost = "Host: localhost\r\n";
   const std::pair<std::string, int> cases[] = {
       {"POST /v1/completions HTTP/1.1\r\n" + kHost + "Content-Length: 1001\r\n\r\n", 413},
-      {"POST /v1/completions HTTP/1.1\r\n" + kHost + "Transfer-Encoding: chunked\r\n\r\n500\r\n" + std::string(0x500, 'a') + "\r\n0\r\n\r\n", 413},
+      {"POST /v1/completions HTTP/1.1\r\n" + kHost + "Transfer-Encoding: chunked\r\n\r\n500\r\n" +
+           std::string(0x500, 'a') + "\r\n0\r\n\r\n",
+       413},
       {"POST /v1/completions HTTP/1.1\r\n" + kHost + "Transfer-Encoding: chunked\r\n\r\n-2\r\n", 400},
       {"POST /v1/completions HTTP/1.1\r\n" + kHost + "Transfer-Encoding: chunked\r\n\r\nfffffffffffffffff\r\n", 400},
       {"POST /v1/completions HTTP/1.1\r\n" + kHost + "Transfer-Encoding: chunked\r\nContent-Length: 5\r\n\r\n", 400},
@@ -145,7 +150,8 @@ TEST_F(ServerTest, BrokenRequests) {
     TestClient client(port());
     client.Write(text);
     const auto answer = client.Read();
-    EXPECT_TRUE(answer.status == status || (status == 505 && answer.status == 400)) << text.substr(0, 100) << "\n" << answer.head << answer.body;
+    EXPECT_TRUE(answer.status == status || (status == 505 && answer.status == 400)) << text.substr(0, 100) << "\n"
+                                                                                    << answer.head << answer.body;
   }
   std::string headers;
   for (int i = 0; i < 120; ++i) headers += "A" + std::to_string(i) + ": b\r\n";
@@ -157,22 +163,28 @@ TEST_F(ServerTest, KeysHostsAndOrigins) {
   app_.options.api_keys = {"secret-1", "secret-2"};
   app_.options.allow_origins = {"https://good.example"};
   Start();
-  const auto status = [&](const std::string& headers, const std::string& path = "/v1/models") { return TestClient(port()).Get(path, headers).status; };
+  const auto status = [&](const std::string& headers, const std::string& path = "/v1/models") {
+    return TestClient(port()).Get(path, headers).status;
+  };
   EXPECT_EQ(status(""), 401);
   EXPECT_EQ(status("Authorization: Bearer secret-1\r\n"), 200);
   EXPECT_EQ(status("x-api-key: secret-2\r\n"), 200);
-  for (const char* key : {"secret-", "secret-11", "Secret-1", "", " "}) EXPECT_EQ(status(std::string("Authorization: Bearer ") + key + "\r\n"), 401);
+  for (const char* key : {"secret-", "secret-11", "Secret-1", "", " "})
+    EXPECT_EQ(status(std::string("Authorization: Bearer ") + key + "\r\n"), 401);
   EXPECT_EQ(status("Authorization: Bearer " + std::string(8000, 'x') + "\r\n"), 401);
   EXPECT_EQ(status("", "/v1/models?api_key=secret-1"), 401);
   EXPECT_EQ(status("", "/health"), 200);
   EXPECT_EQ(status("", "/nothing"), 401);  // what exists is nobody's business
-  for (const char* path : {"/v1/../metrics", "//v1//models", "/%6detrics", "/metrics;x", "/METRICS", "/v1/models/../x"}) {
+  for (const char* path :
+       {"/v1/../metrics", "//v1//models", "/%6detrics", "/metrics;x", "/METRICS", "/v1/models/../x"}) {
     EXPECT_EQ(status("", path), 401) << path;
     EXPECT_EQ(status("x-api-key: secret-2\r\n", path), 404) << path;
   }
   const std::string key = "x-api-key: secret-1\r\n";
   TestClient client(port());
-  EXPECT_NE(client.Get("/v1/models", key + "Origin: https://good.example\r\n").head.find("Access-Control-Allow-Origin: https://good.example"), std::string::npos);
+  EXPECT_NE(client.Get("/v1/models", key + "Origin: https://good.example\r\n")
+                .head.find("Access-Control-Allow-Origin: https://good.example"),
+            std::string::npos);
   EXPECT_EQ(client.Post("/v1/chat/completions", kChat, key + "Origin: https://evil.example\r\n").status, 403);
 }
 
@@ -182,7 +194,9 @@ TEST_F(ServerTest, WithoutAKeyForeignHostsAreRefused) {
   client.Write("GET /health HTTP/1.1\r\nHost: evil.example\r\n\r\n");
   EXPECT_EQ(client.Read().status, 403);
   EXPECT_EQ(client.Get("/health", "Origin: https://evil.example\r\n").head.find("Access-Control"), std::string::npos);
-  client.Write("POST /v1/chat/completions HTTP/1.1\r\nHost: localhost\r\nContent-Type: text/plain\r\nContent-Length: 2\r\n\r\n{}");
+  client.Write(
+      "POST /v1/chat/completions HTTP/1.1\r\nHost: localhost\r\nContent-Type: text/plain\r\nContent-Length: "
+      "2\r\n\r\n{}");
   EXPECT_EQ(client.Read().status, 415);
   EXPECT_EQ(client.Get("/v1/chat/completions").status, 405);
 }
@@ -256,25 +270,46 @@ TEST_F(ServerTest, RefusalsNameTheParameter) {
   Start();
   TestClient client(port());
   const std::pair<const char*, const char*> cases[] = {
-      {R"("temperature": -1)", "temperature"},      {R"("temperature": "1")", "temperature"},  {R"("top_p": 1.5)", "top_p"},
-      {R"("top_k": 1.5)", "top_k"},                 {R"("max_tokens": 0)", "max_tokens"},      {R"("max_tokens": "5")", "max_tokens"},
-      {R"("max_completion_tokens": -1)", "max_completion_tokens"},                             {R"("n": 0)", "n"},
-      {R"("n": 9)", "n"},                           {R"("seed": 1.5)", "seed"},                {R"("seed": "a")", "seed"},
-      {R"("stop": 5)", "stop"},                     {R"("stop": [5])", "stop"},                {R"("logit_bias": {"x": 1})", "logit_bias"},
-      {R"("logit_bias": {"999999999": 1})", "logit_bias"},                                     {R"("logit_bias": {"1": 101})", "logit_bias"},
-      {R"("top_logprobs": 21, "logprobs": true)", "top_logprobs"},                             {R"("top_logprobs": 2)", "top_logprobs"},
-      {R"("stream": "yes")", "stream"},             {R"("stream_options": {})", "stream_options"},
-      {R"("tools": {})", "tools"},                  {R"("tools": [{"type": "x"}])", "tools[0].type"},
+      {R"("temperature": -1)", "temperature"},
+      {R"("temperature": "1")", "temperature"},
+      {R"("top_p": 1.5)", "top_p"},
+      {R"("top_k": 1.5)", "top_k"},
+      {R"("max_tokens": 0)", "max_tokens"},
+      {R"("max_tokens": "5")", "max_tokens"},
+      {R"("max_completion_tokens": -1)", "max_completion_tokens"},
+      {R"("n": 0)", "n"},
+      {R"("n": 9)", "n"},
+      {R"("seed": 1.5)", "seed"},
+      {R"("seed": "a")", "seed"},
+      {R"("stop": 5)", "stop"},
+      {R"("stop": [5])", "stop"},
+      {R"("logit_bias": {"x": 1})", "logit_bias"},
+      {R"("logit_bias": {"999999999": 1})", "logit_bias"},
+      {R"("logit_bias": {"1": 101})", "logit_bias"},
+      {R"("top_logprobs": 21, "logprobs": true)", "top_logprobs"},
+      {R"("top_logprobs": 2)", "top_logprobs"},
+      {R"("stream": "yes")", "stream"},
+      {R"("stream_options": {})", "stream_options"},
+      {R"("tools": {})", "tools"},
+      {R"("tools": [{"type": "x"}])", "tools[0].type"},
       {R"("tools": [{"type": "function", "function": {"name": "a b"}}])", "tools[0].function.name"},
-      {R"("tool_choice": "required")", "tool_choice"},                                         {R"("tool_choice": 5)", "tool_choice"},
-      {R"("response_format": {"type": "xml"})", "response_format.type"},                       {R"("functions": [{}])", "functions"},
-      {R"("store": true)", "store"},                {R"("modalities": ["audio"])", "modalities"},
-      {R"("reasoning_effort": "huge")", "reasoning_effort"},                                   {R"("presence_penalty": 3)", "presence_penalty"},
-      {R"("model": "gpt-9")", "model"},             {R"("chat_template_kwargs": [])", "chat_template_kwargs"},
-      {R"("temperature": 1e400)", ""},              {R"("adapter": "none")", "adapter"}};
+      {R"("tool_choice": "required")", "tool_choice"},
+      {R"("tool_choice": 5)", "tool_choice"},
+      {R"("response_format": {"type": "xml"})", "response_format.type"},
+      {R"("functions": [{}])", "functions"},
+      {R"("store": true)", "store"},
+      {R"("modalities": ["audio"])", "modalities"},
+      {R"("reasoning_effort": "huge")", "reasoning_effort"},
+      {R"("presence_penalty": 3)", "presence_penalty"},
+      {R"("model": "gpt-9")", "model"},
+      {R"("chat_template_kwargs": [])", "chat_template_kwargs"},
+      {R"("temperature": 1e400)", ""},
+      {R"("adapter": "none")", "adapter"}};
   for (const auto& [field, param] : cases) {
-    const auto answer = client.Post("/v1/chat/completions", fmt::format(R"({{"messages":[{{"role":"user","content":"hi"}}],{}}})", field));
-    EXPECT_TRUE(answer.status == 400 || (answer.status == 404 && std::string(param) == "model")) << field << answer.body;
+    const auto answer = client.Post("/v1/chat/completions",
+                                    fmt::format(R"({{"messages":[{{"role":"user","content":"hi"}}],{}}})", field));
+    EXPECT_TRUE(answer.status == 400 || (answer.status == 404 && std::string(param) == "model"))
+        << field << answer.body;
     const Json error = Json::parse(answer.body)["error"];
     EXPECT_EQ(error["param"].is_null() ? "" : error["param"].get<std::string>(), param) << field;
   }
@@ -286,8 +321,10 @@ TEST_F(ServerTest, RefusalsNameTheParameter) {
       {R"([{"role": "king", "content": "x"}])", "messages[0].role"},
       {R"([{"role": "user"}])", "messages[0].content"},
       {R"([{"role": "user", "content": 5}])", "messages[0].content"},
-      {R"([{"role": "user", "content": [{"type": "image_url", "image_url": {"url": "data:"}}]}])", "messages[0].content[0]"},
-      {R"([{"role": "assistant", "tool_calls": [{"function": {"name": "f", "arguments": "{"}}]}])", "messages[0].tool_calls[0].function.arguments"}};
+      {R"([{"role": "user", "content": [{"type": "image_url", "image_url": {"url": "data:"}}]}])",
+       "messages[0].content[0]"},
+      {R"([{"role": "assistant", "tool_calls": [{"function": {"name": "f", "arguments": "{"}}]}])",
+       "messages[0].tool_calls[0].function.arguments"}};
   for (const auto& [text, param] : messages) {
     const auto answer = client.Post("/v1/chat/completions", fmt::format(R"({{"messages":{}}})", text));
     EXPECT_EQ(answer.status, 400) << text;
@@ -299,7 +336,8 @@ TEST_F(ServerTest, RefusalsNameTheParameter) {
   EXPECT_EQ(client.Post("/v1/chat/completions", std::string(100000, '[')).status, 400);
   std::string long_prompt;
   for (int i = 0; i < 200; ++i) long_prompt += "word ";
-  const auto answer = client.Post("/v1/chat/completions", fmt::format(R"({{"messages":[{{"role":"user","content":"{}"}}]}})", long_prompt));
+  const auto answer = client.Post("/v1/chat/completions",
+                                  fmt::format(R"({{"messages":[{{"role":"user","content":"{}"}}]}})", long_prompt));
   EXPECT_EQ(answer.status, 400);
   EXPECT_EQ(Json::parse(answer.body)["error"]["code"], "context_length_exceeded");
 }

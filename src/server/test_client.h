@@ -83,8 +83,8 @@ class TestClient {
     return Read();
   }
   static std::string PostText(const std::string& path, const std::string& body, const std::string& headers = "") {
-    return "POST " + path + " HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\nContent-Length: " + std::to_string(body.size()) + "\r\n" +
-           headers + "\r\n" + body;
+    return "POST " + path + " HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\nContent-Length: " +
+           std::to_string(body.size()) + "\r\n" + headers + "\r\n" + body;
   }
   Answer Post(const std::string& path, const std::string& body, const std::string& headers = "") {
     Write(PostText(path, body, headers));

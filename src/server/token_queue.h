@@ -1,5 +1,5 @@
-// A sink that carries the engine's events to a connection's strand. Events that come while the strand is busy, or while the client reads
-// slowly, are joined: nothing is dropped, and what waits is bounded by the answer's length.
+// A sink that carries the engine's events to a connection's strand. Events that come while the strand is busy, or while
+// the client reads slowly, are joined: nothing is dropped, and what waits is bounded by the answer's length.
 #ifndef OPTIQ_SERVER_TOKEN_QUEUE_H_
 #define OPTIQ_SERVER_TOKEN_QUEUE_H_
 
@@ -32,7 +32,8 @@ class TokenQueue : public EngineSink {
   };
 
   // on_change runs on the exchange's strand.
-  TokenQueue(ExchangePtr exchange, std::function<void()> on_change) : exchange_(std::move(exchange)), on_change_(std::move(on_change)) {}
+  TokenQueue(ExchangePtr exchange, std::function<void()> on_change)
+      : exchange_(std::move(exchange)), on_change_(std::move(on_change)) {}
 
   void OnPrompt(std::vector<TokenLogprobs> logprobs) override {
     std::lock_guard lock(mutex_);

@@ -54,7 +54,8 @@ std::string ParameterType(const OrderedJson& tools, const std::string& tool, con
     const OrderedJson& function = t.contains("function") ? t["function"] : t;
     if (!function.is_object() || function.value("name", "") != tool || !function.contains("parameters")) continue;
     const OrderedJson& parameters = function["parameters"];
-    if (!parameters.is_object() || !parameters.contains("properties") || !parameters["properties"].is_object()) return "";
+    if (!parameters.is_object() || !parameters.contains("properties") || !parameters["properties"].is_object())
+      return "";
     const OrderedJson& properties = parameters["properties"];
     if (!properties.contains(parameter) || !properties[parameter].is_object()) return "";
     const OrderedJson& type = properties[parameter].contains("type") ? properties[parameter]["type"] : OrderedJson();
@@ -129,7 +130,8 @@ class LlamaBlock : public ToolBlock {
     if (!key_known_ && c == '"' && ++quotes_ == 2) {  // the first key tells a call from an answer in JSON
       key_known_ = true;
       const std::string key(body_, body_.find('"'));
-      const bool call = key == "\"name\"" || key == "\"type\"" || key == "\"function\"" || key == "\"parameters\"" || key == "\"arguments\"";
+      const bool call = key == "\"name\"" || key == "\"type\"" || key == "\"function\"" || key == "\"parameters\"" ||
+                        key == "\"arguments\"";
       if (!call) return State::kBroken;
     }
     return State::kMore;
@@ -327,11 +329,16 @@ std::optional<ToolCall> CallFromJson(const OrderedJson& json) {
 
 std::unique_ptr<ToolBlock> MakeToolBlock(ToolSyntax syntax, const OrderedJson& tools) {
   switch (syntax) {
-    case ToolSyntax::kHermes: return std::make_unique<HermesBlock>(tools);
-    case ToolSyntax::kLlama3: return std::make_unique<LlamaBlock>();
-    case ToolSyntax::kMistral: return std::make_unique<MistralBlock>();
-    case ToolSyntax::kGemma4: return std::make_unique<GemmaBlock>();
-    case ToolSyntax::kNone: break;
+    case ToolSyntax::kHermes:
+      return std::make_unique<HermesBlock>(tools);
+    case ToolSyntax::kLlama3:
+      return std::make_unique<LlamaBlock>();
+    case ToolSyntax::kMistral:
+      return std::make_unique<MistralBlock>();
+    case ToolSyntax::kGemma4:
+      return std::make_unique<GemmaBlock>();
+    case ToolSyntax::kNone:
+      break;
   }
   return nullptr;
 }

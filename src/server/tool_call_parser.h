@@ -22,8 +22,8 @@ class ToolBlock {
  public:
   enum class State { kMore, kDone, kBroken };
   virtual ~ToolBlock() = default;
-  // The next character after the opening marker. kDone: it was the last one of the block (a closing marker may follow). kBroken: this is
-  // no tool call.
+  // The next character after the opening marker. kDone: it was the last one of the block (a closing marker may follow).
+  // kBroken: this is no tool call.
   virtual State Push(char c) = 0;
   // The calls of a block that is done, or was cut off by the end of the answer; empty when they cannot be read.
   virtual std::vector<ToolCall> Calls() const = 0;

@@ -10,14 +10,16 @@ namespace optiq {
 void Grammar::Free::operator()(ot_grammar* grammar) const { ot_grammar_free(grammar); }
 void GrammarMatcher::Free::operator()(ot_matcher* matcher) const { ot_matcher_free(matcher); }
 
-StatusOr<std::shared_ptr<const Grammar>> Grammar::Create(const Tokenizer& tokenizer, const std::vector<int32_t>& end_ids, int64_t vocab_size) {
+StatusOr<std::shared_ptr<const Grammar>> Grammar::Create(const Tokenizer& tokenizer,
+                                                         const std::vector<int32_t>& end_ids, int64_t vocab_size) {
   std::vector<uint32_t> ends;
   for (const int32_t id : end_ids) {
     if (id >= 0 && id < vocab_size) ends.push_back(static_cast<uint32_t>(id));
   }
   rust::Buffer error;
   ot_grammar* grammar = nullptr;
-  const int code = ot_grammar_new(tokenizer.handle(), ends.data(), ends.size(), static_cast<uint32_t>(vocab_size), &grammar, error.get());
+  const int code = ot_grammar_new(tokenizer.handle(), ends.data(), ends.size(), static_cast<uint32_t>(vocab_size),
+                                  &grammar, error.get());
   if (code != OT_OK) return rust::ToStatus(code, error, "constrained answers");
   return std::shared_ptr<const Grammar>(new Grammar(grammar, static_cast<size_t>(vocab_size + 31) / 32));
 }

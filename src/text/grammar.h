@@ -1,4 +1,5 @@
-// Constrained decoding: which tokens may come next under a JSON schema, a regular expression or a Lark grammar (the llguidance crate).
+// Constrained decoding: which tokens may come next under a JSON schema, a regular expression or a Lark grammar (the
+// llguidance crate).
 #ifndef OPTIQ_TEXT_GRAMMAR_H_
 #define OPTIQ_TEXT_GRAMMAR_H_
 
@@ -19,7 +20,8 @@ namespace optiq {
 // One answer's state. One thread at a time.
 class GrammarMatcher {
  public:
-  // Logits of tokens that may not come next become -infinity; only ends of text remain once the grammar is complete. [vocab_size]
+  // Logits of tokens that may not come next become -infinity; only ends of text remain once the grammar is complete.
+  // [vocab_size]
   Status Mask(std::span<float> logits);
   Status Accept(int32_t id);
   bool done() const;
@@ -37,10 +39,11 @@ class GrammarMatcher {
 // A model's tokens arranged for masks; takes a second to make for large vocabularies. Any number of threads.
 class Grammar {
  public:
-  static StatusOr<std::shared_ptr<const Grammar>> Create(const Tokenizer& tokenizer, const std::vector<int32_t>& end_ids, int64_t vocab_size);
+  static StatusOr<std::shared_ptr<const Grammar>> Create(const Tokenizer& tokenizer,
+                                                         const std::vector<int32_t>& end_ids, int64_t vocab_size);
 
-  // kind: "json_schema", "regex" or "lark". kInvalidArgument with the reason when the grammar is broken or uses what is not supported;
-  // kResourceExhausted when it is too large.
+  // kind: "json_schema", "regex" or "lark". kInvalidArgument with the reason when the grammar is broken or uses what is
+  // not supported; kResourceExhausted when it is too large.
   StatusOr<GrammarMatcher> Match(std::string_view kind, std::string_view text) const;
 
  private:

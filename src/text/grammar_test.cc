@@ -14,7 +14,8 @@ namespace {
 std::vector<int32_t> EndIds(const Tokenizer& tokenizer) { return {*tokenizer.TokenId(*tokenizer.eos_token())}; }
 
 // A random walk over what the masks allow, to the end.
-std::string Walk(const Tokenizer& tokenizer, GrammarMatcher* matcher, const std::vector<int32_t>& ends, std::mt19937* random, int most) {
+std::string Walk(const Tokenizer& tokenizer, GrammarMatcher* matcher, const std::vector<int32_t>& ends,
+                 std::mt19937* random, int most) {
   std::vector<int32_t> ids;
   std::vector<float> logits(tokenizer.vocab_limit());
   for (int i = 0; i < most; ++i) {
@@ -47,7 +48,9 @@ TEST(GrammarTest, WalksGiveValidJson) {
     const auto grammar = Grammar::Create(*model.tokenizer, ends, model.tokenizer->vocab_limit());
     ASSERT_TRUE(grammar.ok()) << grammar.status();
     for (int round = 0; round < 10; ++round) {
-      auto matcher = (*grammar)->Match("json_schema", R"({"type":"object","properties":{"a":{"enum":["x","yy"]},"b":{"type":"boolean"},"c":{"type":"array",
+      auto matcher = (*grammar)->Match(
+          "json_schema",
+          R"({"type":"object","properties":{"a":{"enum":["x","yy"]},"b":{"type":"boolean"},"c":{"type":"array",
           "items":{"type":"integer","minimum":0,"maximum":99},"maxItems":3}},"required":["a","b","c"],"additionalProperties":false,
           "x-guidance":{"whitespace_flexible":false,"item_separator":", ","key_separator":": "}})");
       ASSERT_TRUE(matcher.ok()) << matcher.status();
@@ -69,14 +72,16 @@ TEST(GrammarTest, BrokenSchemas) {
   for (int i = 0; i < 1000; ++i) deep += R"({"type":"array","items":)";
   deep += "{}" + std::string(1000, '}');
   for (const std::string& text :
-       {std::string("{"), std::string(R"({"type":"nonsense"})"), std::string(R"({"type":"string","pattern":"(a"})"), std::string(R"({"not":{}})"),
-        std::string(R"({"$ref":"http://example.com/x"})"), std::string(R"({"type":"string","pattern":"(?=a)b"})"), deep,
-        std::string(2 << 20, ' ')}) {
+       {std::string("{"), std::string(R"({"type":"nonsense"})"), std::string(R"({"type":"string","pattern":"(a"})"),
+        std::string(R"({"not":{}})"), std::string(R"({"$ref":"http://example.com/x"})"),
+        std::string(R"({"type":"string","pattern":"(?=a)b"})"), deep, std::string(2 << 20, ' ')}) {
     EXPECT_FALSE((*grammar)->Match("json_schema", text).ok()) << text.substr(0, 80);
   }
   // Bombs are refused, or cost little.
-  for (const char* text : {R"({"type":"string","pattern":"((a{1000}){1000}){1000}"})", R"({"type":"string","maxLength":1000000000})",
-                           R"({"type":"string","pattern":"(a?){5000}a{5000}"})", R"({"type":"array","minItems":1000000000,"items":{"type":"integer"}})"}) {
+  for (const char* text :
+       {R"({"type":"string","pattern":"((a{1000}){1000}){1000}"})", R"({"type":"string","maxLength":1000000000})",
+        R"({"type":"string","pattern":"(a?){5000}a{5000}"})",
+        R"({"type":"array","minItems":1000000000,"items":{"type":"integer"}})"}) {
     const auto start = std::chrono::steady_clock::now();
     auto matcher = (*grammar)->Match("json_schema", text);
     std::vector<float> logits(model.tokenizer->vocab_limit());
