@@ -22,6 +22,7 @@
 #include "cli/terminal.h"
 #include "engine/generate.h"
 #include "kv/kv_file.h"
+#include "server/output_parser.h"
 
 namespace optiq {
 namespace {
@@ -107,6 +108,33 @@ StatusOr<std::vector<int32_t>> PromptIds(const GenerateOptions& options, const L
   return EncodeChat(*model.chat_template, *model.tokenizer, messages, render);
 }
 
+// What a chat's answer says apart from its thoughts, and the tools it calls: the model's own markup, read.
+Status AddParsedAnswer(const GenerateOptions& options, const LoadedModel& model, const GenerationRequest& request,
+                       const GenerationResult& result, Json* json) {
+  if (options.raw || !model.chat_template) return OkStatus();
+  OutputParserOptions parse;
+  parse.format = DetectChatFormat(model.chat_template->source(), model.tokenizer.get());
+  ASSIGN_OR_RETURN(const RenderOptions render, options.chat.ToRender(*model.chat_template));
+  parse.tools = render.tools;
+  parse.start_in_reasoning = EndsInThought(parse.format, *model.tokenizer, request.prompt);
+  ASSIGN_OR_RETURN(const std::string text, model.tokenizer->Decode(result.tokens, !parse.format.keep_special));
+  OutputParser parser(parse);
+  OutputEvents events;
+  parser.Push(text, &events);
+  parser.Finish(&events);
+  std::string content, reasoning;
+  Json calls = Json::array();
+  for (const OutputEvent& e : events) {
+    if (e.kind == OutputEvent::kReasoning) reasoning += e.text;
+    if (e.kind == OutputEvent::kContent) content += e.text;
+    if (e.kind == OutputEvent::kToolCall) calls.push_back({{"name", e.name}, {"arguments", e.text}});
+  }
+  (*json)["content"] = result.stop.empty() ? content : result.text;
+  (*json)["reasoning"] = reasoning;
+  (*json)["tool_calls"] = std::move(calls);
+  return OkStatus();
+}
+
 Json ResultJson(const GenerateOptions& options, const GenerationRequest& request, const GenerationResult& result) {
   Json json = {{"model", options.model},
                {"text", result.text},
@@ -171,6 +199,7 @@ Status RunGenerate(const GenerateOptions& options, const CommandContext& context
   const int64_t tokens = std::max<int64_t>(model.decoder->spec().max_position_embeddings, generator.cache().length());
   if (context.json) {
     Json json = ResultJson(options, request, result);
+    RETURN_IF_ERROR(AddParsedAnswer(options, model, request, result, &json));
     json["cached_tokens"] = result.cached_tokens;
     json["kv_cache"] = KvPlanJson(generator.cache().plan(), generator.cache().geometry(), tokens);
     json["kv_cache"]["allocated_bytes"] = generator.cache().bytes();

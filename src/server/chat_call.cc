@@ -81,20 +81,6 @@ OrderedJson ReadCalls(Fields* fields, const OrderedJson& calls, const std::strin
   return out;
 }
 
-// Whether a prompt ends inside a thought that its template opened.
-bool EndsInThought(const App& app, const std::vector<int32_t>& ids) {
-  const ChatFormat& format = app.format;
-  if (format.think_open.empty()) return false;
-  const size_t tail = std::min<size_t>(ids.size(), 32);
-  const StatusOr<std::string> text = app.tokenizer->Decode({ids.end() - static_cast<int64_t>(tail), ids.end()}, false);
-  if (!text.ok()) return false;
-  const size_t open = text->rfind(format.think_open), close = text->rfind(format.think_close);
-  if (open == std::string::npos || (close != std::string::npos && close > open)) return false;
-  std::string_view rest = std::string_view(*text).substr(open + format.think_open.size());
-  if (!format.think_header.empty() && rest.starts_with(format.think_header))
-    rest.remove_prefix(format.think_header.size());
-  return rest.find_first_not_of(" \n\t") == std::string_view::npos;
-}
 
 }  // namespace
 
@@ -247,7 +233,7 @@ std::optional<ApiError> PrepareChat(const App& app, ChatCall* call, ChatPrompt* 
   parser.format = app.format;
   if (tools) parser.tools = call->tools;
   parser.parallel_tool_calls = call->parallel_tool_calls;
-  parser.start_in_reasoning = !call->continue_final && EndsInThought(app, *ids);
+  parser.start_in_reasoning = !call->continue_final && EndsInThought(app.format, *app.tokenizer, *ids);
 
   EngineRequest& request = prompt->request;
   request.prompt = *std::move(ids);

@@ -1,5 +1,7 @@
 #include "server/chat_format.h"
 
+#include <algorithm>
+
 namespace optiq {
 
 std::string_view ToolSyntaxName(ToolSyntax syntax) {
@@ -79,6 +81,18 @@ ChatFormat DetectChatFormat(std::string_view source, const Tokenizer* tokenizer)
   };
   format.keep_special = special(format.tool_open()) || special(format.think_open);
   return format;
+}
+
+bool EndsInThought(const ChatFormat& format, const Tokenizer& tokenizer, const std::vector<int32_t>& prompt) {
+  if (format.think_open.empty()) return false;
+  const size_t tail = std::min<size_t>(prompt.size(), 32);
+  const StatusOr<std::string> text = tokenizer.Decode({prompt.end() - static_cast<int64_t>(tail), prompt.end()}, false);
+  if (!text.ok()) return false;
+  const size_t open = text->rfind(format.think_open), close = text->rfind(format.think_close);
+  if (open == std::string::npos || (close != std::string::npos && close > open)) return false;
+  std::string_view rest = std::string_view(*text).substr(open + format.think_open.size());
+  if (!format.think_header.empty() && rest.starts_with(format.think_header)) rest.remove_prefix(format.think_header.size());
+  return rest.find_first_not_of(" \n\t") == std::string_view::npos;
 }
 
 }  // namespace optiq

@@ -3,8 +3,10 @@
 #ifndef OPTIQ_SERVER_CHAT_FORMAT_H_
 #define OPTIQ_SERVER_CHAT_FORMAT_H_
 
+#include <cstdint>
 #include <string>
 #include <string_view>
+#include <vector>
 
 #include "text/tokenizer.h"
 
@@ -33,6 +35,10 @@ struct ChatFormat {
 
 // template_source: empty without a template. tokenizer may be null (tests).
 ChatFormat DetectChatFormat(std::string_view template_source, const Tokenizer* tokenizer);
+
+
+// Whether a prompt ends inside a thought that its template has opened.
+bool EndsInThought(const ChatFormat& format, const Tokenizer& tokenizer, const std::vector<int32_t>& prompt);
 
 }  // namespace optiq
 

@@ -585,3 +585,9 @@ def test_logits_does_not_overwrite_the_model(tmp_path):
     before = (model / "model.safetensors").read_bytes()
     error_of(run("logits", model, "--prompt", "x", "--out", model / "model.safetensors"), 2)
     assert (model / "model.safetensors").read_bytes() == before
+
+
+def test_json_tells_thoughts_and_calls_apart():
+    answer = generate_json(LLAMA, "--max-tokens", "8")
+    assert answer["content"] == answer["text"] and answer["reasoning"] == "" and answer["tool_calls"] == []
+    assert "tool_calls" not in generate_json(LLAMA, "--raw", "--max-tokens", "2")
