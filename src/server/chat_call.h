@@ -41,6 +41,7 @@ struct ChatCall {
 struct ChatPrompt {
   EngineRequest request;
   OutputParserOptions parser;
+  std::vector<std::shared_ptr<TokenConstraint>> constraints;  // one per answer, or none
 };
 
 // Renders and tokenizes; limits max_tokens to the context; makes the constraint.

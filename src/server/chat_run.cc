@@ -20,7 +20,7 @@ class ChatRun : public std::enable_shared_from_this<ChatRun> {
     answers_.resize(n);
   }
 
-  void Start(const EngineRequest& request) {
+  void Start(const EngineRequest& request, const std::vector<std::shared_ptr<TokenConstraint>>& constraints) {
     const auto self = shared_from_this();
     call_.exchange->OnLeave([self] {
       self->submission_.Cancel("disconnect");
@@ -33,6 +33,7 @@ class ChatRun : public std::enable_shared_from_this<ChatRun> {
     for (size_t i = 0; i < choices_.size(); ++i) {
       EngineRequest mine = request;
       mine.sampling.seed += i;
+      if (!constraints.empty()) mine.constraint = constraints[i];
       queues.push_back(std::make_shared<TokenQueue>(call_.exchange, [self, i] { self->Advance(i); }));
       if (const Status status = submission_.Add(std::move(mine), queues.back()); !status.ok()) {
         submission_.Cancel("rejected");
@@ -210,7 +211,7 @@ int64_t TotalReasoningTokens(const std::vector<ChatAnswer>& answers) {
 void StartChat(const Call& call, ChatPrompt prompt, int64_t n, bool stream, std::string prefix,
                std::unique_ptr<ChatWriter> writer) {
   std::make_shared<ChatRun>(call, prompt.parser, n, stream, std::move(prefix), std::move(writer))
-      ->Start(prompt.request);
+      ->Start(prompt.request, prompt.constraints);
 }
 
 }  // namespace optiq

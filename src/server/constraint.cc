@@ -119,12 +119,15 @@ std::optional<ApiError> MakeConstraint(const App& app, const ChatCall& call, Cha
   }
   StatusOr<std::shared_ptr<const Grammar>> grammar = app.GetGrammar();
   if (!grammar.ok()) return ApiError{400, Message(grammar.status()), param, "unsupported_parameter"};
-  StatusOr<GrammarMatcher> matcher = (*grammar)->Match("json_schema", Dump(FixedLayout(std::move(schema))));
-  if (!matcher.ok())
-    return ApiError{400, fmt::format("'{}' cannot be used: {}", param, Message(matcher.status())), param,
-                    "invalid_schema"};
-  prompt->request.constraint =
-      std::make_shared<AnswerConstraint>(*std::move(matcher), app, prompt->parser.start_in_reasoning);
+  const std::string text = Dump(FixedLayout(std::move(schema)));
+  for (int64_t i = 0; i < call.n; ++i) {
+    StatusOr<GrammarMatcher> matcher = (*grammar)->Match("json_schema", text);
+    if (!matcher.ok())
+      return ApiError{400, fmt::format("'{}' cannot be used: {}", param, Message(matcher.status())), param,
+                      "invalid_schema"};
+    prompt->constraints.push_back(
+        std::make_shared<AnswerConstraint>(*std::move(matcher), app, prompt->parser.start_in_reasoning));
+  }
   if (forced) {
     prompt->parser.tools = call.tools;
     prompt->parser.format.tools = ToolSyntax::kLlama3;  // the whole answer is the call

@@ -8,7 +8,7 @@
 
 namespace optiq {
 
-// Sets prompt->request.constraint and, for forced calls, how the answer is read.
+// Sets prompt->constraints and, for forced calls, how the answer is read.
 std::optional<ApiError> MakeConstraint(const App& app, const ChatCall& call, ChatPrompt* prompt);
 
 }  // namespace optiq

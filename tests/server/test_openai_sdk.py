@@ -108,6 +108,11 @@ def test_json_schema(client):
     assert value["colour"] in ("red", "green") and 0 <= value["size"] <= 9 and answer.choices[0].finish_reason == "stop"
 
 
+def test_json_schema_of_several_answers(client):
+    answer = ask(client, response_format={"type": "json_schema", "json_schema": {"name": "x", "schema": SCHEMA}}, max_tokens=60, n=4, temperature=1.5, seed=1)
+    assert all(json.loads(c.message.content)["colour"] in ("red", "green") for c in answer.choices)
+
+
 def test_parse(client):
     pydantic = pytest.importorskip("pydantic")
 
