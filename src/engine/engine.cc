@@ -44,6 +44,9 @@ Status Complete(const Decoder& decoder, EngineOptions* o) {
     return InvalidArgument("prefix_cache_bytes is {}, more than the budget of all caches, {}", o->prefix_cache_bytes,
                            o->kv_bytes);
   }
+  // What this model and plan cannot have: options() tells.
+  o->draft = o->draft && CanRewind(geometry, o->kv_plan);
+  if (!HasPrefixes(o->kv_plan)) o->prefix_cache_bytes = 0;
   const int64_t model = decoder.spec().max_position_embeddings;
   if (model > 0 && o->context_length > model) {
     return InvalidArgument("context_length is {}, more than the model's {}", o->context_length, model);

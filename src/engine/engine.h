@@ -120,7 +120,8 @@ class Engine {
   virtual StatusOr<std::vector<std::vector<float>>> Embed(std::vector<std::vector<int32_t>> prompts, Pooling pooling) = 0;
 
   virtual EngineStats stats() const = 0;
-  virtual const EngineOptions& options() const = 0;  // with what was 0 filled in
+  // What is in force: 0 filled in; draft and prefix_cache_bytes off where the model or the plan cannot have them (docs/engine.md).
+  virtual const EngineOptions& options() const = 0;
   virtual std::vector<std::string> adapters() const = 0;
 
   // Refuses new requests, lets the running ones finish until the deadline, then cancels them. Blocks.

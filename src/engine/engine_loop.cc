@@ -34,7 +34,8 @@ void Tell(Sequence* s, Fn fn) {
   }
 }
 
-// Whether a cache can forget its last positions and be what it was before them.
+}  // namespace
+
 bool CanRewind(const KvGeometry& geometry, const KvPlan& plan) {
   for (size_t i = 0; i < geometry.size(); ++i) {
     if (geometry[i].window > 0 || geometry[i].state > 0) return false;
@@ -43,8 +44,6 @@ bool CanRewind(const KvGeometry& geometry, const KvPlan& plan) {
   return plan.quantized_start == 0;
 }
 
-}  // namespace
-
 EngineLoop::EngineLoop(Decoder* decoder, const EngineOptions& options)
     : decoder_(decoder),
       options_(options),
@@ -52,7 +51,7 @@ EngineLoop::EngineLoop(Decoder* decoder, const EngineOptions& options)
       pool_(decoder->pool()),
       pacer_(options.prefill_chunk, static_cast<double>(options.stall_ms) / 1000),
       prefixes_(geometry_, options.kv_plan, options.prefix_cache_bytes),
-      can_draft_(options.draft && CanRewind(geometry_, options.kv_plan)) {
+      can_draft_(options.draft) {
   stats_.kv_bytes_budget = options.kv_bytes;
 }
 

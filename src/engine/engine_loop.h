@@ -15,6 +15,9 @@
 
 namespace optiq {
 
+// Whether a cache can forget its last positions and be what it was before them: what drafts need.
+bool CanRewind(const KvGeometry& geometry, const KvPlan& plan);
+
 class EngineLoop {
  public:
   // options: complete and checked.

@@ -61,7 +61,8 @@ TEST(EngineStressTest, NothingIsLeftBehind) {
           if (!id.ok()) {
             EXPECT_EQ(id.status().code(), fits ? absl::StatusCode::kUnavailable : absl::StatusCode::kOutOfRange);
             ++refused;
-            std::this_thread::sleep_for(milliseconds(1));
+            // As a client does: it waits for room.
+            if (fits && !mine.empty()) mine[random() % mine.size()].first->Wait();
             continue;
           }
           ++accepted;
@@ -88,7 +89,7 @@ TEST(EngineStressTest, NothingIsLeftBehind) {
     EXPECT_EQ(stats.failed, 0);
     EXPECT_EQ(stats.finished_stop + stats.finished_length + stats.cancelled, accepted);
     EXPECT_GE(stats.rejected, refused);
-    EXPECT_GT(accepted, 50);
+    EXPECT_GT(accepted, 20);
   }
 }
 

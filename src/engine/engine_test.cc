@@ -83,12 +83,25 @@ TEST(EngineTest, OptionsAreCheckedAndCompleted) {
   options.kv_bytes = KvAllocatedBytes(KvGeometryOf(rig.decoder()->spec()), rig.Uniform(16), 512);
   EXPECT_EQ(rig.Start(options)->options().context_length, 512);
   EXPECT_GT(rig.Start(EngineOptions())->options().kv_bytes, 0);
+  // options() says what cannot be had.
+  options = EngineRig::SmallOptions();
+  options.draft = true;
+  options.prefix_cache_bytes = 1 << 20;
+  EXPECT_TRUE(rig.Start(options)->options().draft);
+  options.kv_plan = rig.Uniform(4);
+  options.kv_plan.quantized_start = 40;
+  EXPECT_FALSE(rig.Start(options)->options().draft);
+  EXPECT_EQ(rig.Start(options)->options().prefix_cache_bytes, 0);
+  EngineRig windows("gemma3_text-4bit");
+  options.kv_plan = {};
+  EXPECT_FALSE(windows.Start(options)->options().draft);
 }
 
 struct Setup {
   const char* model;
   Products products;
   int bits;
+  int64_t recent = 0, start = 0;
 };
 
 class EngineScheduleTest : public testing::TestWithParam<Setup> {};
@@ -106,6 +119,8 @@ TEST_P(EngineScheduleTest, SameTokensAloneAndAmongOthers) {
     }
     EngineOptions options = EngineRig::SmallOptions();
     options.kv_plan = rig.Uniform(GetParam().bits);
+    options.kv_plan.quantized_start = GetParam().start;
+    for (KvLayerPlan& l : options.kv_plan.layers) l.dense_recent = GetParam().recent;
     if (want.empty()) {
       const auto engine = rig.Start(options);
       for (const EngineRequest& r : requests) {
@@ -143,7 +158,9 @@ TEST_P(EngineScheduleTest, SameTokensAloneAndAmongOthers) {
 
 INSTANTIATE_TEST_SUITE_P(Models, EngineScheduleTest,
                          testing::Values(Setup{"llama-4bit", Products::kFast, 16},
-                                         Setup{"llama-4bit", Products::kFast, 4}, Setup{"llama", Products::kF32, 32},
+                                         Setup{"llama-4bit", Products::kFast, 4}, Setup{"llama-4bit", Products::kFast, 4, 30},
+                                         Setup{"llama-4bit", Products::kFast, 4, 0, 75},
+                                         Setup{"gemma3_text-4bit", Products::kFast, 4, 30, 40}, Setup{"llama", Products::kF32, 32},
                                          Setup{"gemma3_text-4bit", Products::kFast, 8},
                                          Setup{"gemma4_e2b-mixed48", Products::kFast, 16},
                                          Setup{"lfm2-mixed48", Products::kFast, 16},
@@ -151,7 +168,8 @@ INSTANTIATE_TEST_SUITE_P(Models, EngineScheduleTest,
                          [](const auto& info) {
                            std::string name = info.param.model;
                            for (char& c : name) c = c == '-' ? '_' : c;
-                           return name + "_" + std::to_string(info.param.bits);
+                           return name + "_" + std::to_string(info.param.bits) + "_" + std::to_string(info.param.recent) + "_" +
+                                  std::to_string(info.param.start);
                          });
 
 TEST(EngineTest, MemoryIsReservedAndRequestsWait) {

@@ -11,9 +11,9 @@ int64_t PrefillPacer::Budget(bool decoding) const {
 }
 
 void PrefillPacer::Record(int64_t tokens, double seconds) {
-  // Small steps say little about the rate. A forgotten fraction per step lets a wrong record fade.
+  // Small steps say little about the rate. It fades: long contexts and other work on the machine make tokens dearer.
   if (tokens < kLeast || seconds <= 0) return;
-  rate_ = std::max(0.998 * rate_, static_cast<double>(tokens) / seconds);
+  rate_ = std::max(0.95 * rate_, static_cast<double>(tokens) / seconds);
 }
 
 std::vector<int64_t> SharePrefill(std::span<const int64_t> left, int64_t budget) {

@@ -8,9 +8,8 @@
 
 namespace optiq {
 
-// While answers are being written, prompts get the tokens that the stall time allows at the best rate seen. The best,
-// not the latest: on a busy machine slow steps would make chunks ever smaller and, as a pass costs something by itself,
-// slower still.
+// While answers are being written, prompts get the tokens that the stall time allows at the best rate of the last steps, which include
+// what the answers take: one slow step does not make chunks small, lasting slowness does.
 class PrefillPacer {
  public:
   static constexpr int64_t kLeast = 32;  // tokens of a step with prompts, so that they always advance
