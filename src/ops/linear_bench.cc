@@ -1,5 +1,6 @@
 // Dense matrix products as the sweep and the exact path do them (weights stored in bf16, widened and packed inside the call), beside
-// oneDNN's matmul with weights that were widened and packed beforehand.
+// oneDNN's matmul: BM_OneDnn starts from the same stored weights, BM_OneDnnPacked has them packed beforehand, which a model that is
+// streamed from disk never has.
 #include <benchmark/benchmark.h>
 
 #include <cmath>
@@ -36,6 +37,7 @@ void BM_Linear(benchmark::State& state) {
   w.rows = n;
   w.cols = k;
   w.weight.dtype = DType::kBF16;
+  w.weight.shape = {n, k};
   w.weight.bytes = std::as_bytes(std::span(stored));
   std::vector<float> y(m * n);
   ThreadPool pool;
@@ -44,7 +46,7 @@ void BM_Linear(benchmark::State& state) {
 }
 
 #ifdef OPTIQ_HAVE_ONEDNN
-void BM_OneDnn(benchmark::State& state) {
+void OneDnn(benchmark::State& state, bool packed) {
   using dnnl::memory;
   using Type = memory::data_type;
   using Tag = memory::format_tag;
@@ -56,17 +58,22 @@ void BM_OneDnn(benchmark::State& state) {
   const dnnl::matmul::primitive_desc desc(
       dnnl::matmul::desc({{m, k}, type, Tag::ab}, {{k, n}, type, Tag::any}, {{m, n}, Type::f32, Tag::ab}), engine);
   memory plain_x({{m, k}, Type::f32, Tag::ab}, engine, const_cast<float*>(x.data()));
-  memory plain_w({{k, n}, Type::f32, Tag::ba}, engine, const_cast<float*>(values.data()));
+  std::vector<uint16_t> stored(n * k);
+  for (size_t i = 0; i < stored.size(); ++i) stored[i] = F32ToBF16(values[i]);
+  memory plain_w({{k, n}, Type::bf16, Tag::ba}, engine, stored.data());
   memory a(desc.src_desc(), engine), w(desc.weights_desc(), engine), y(desc.dst_desc(), engine);
   dnnl::reorder(plain_w, w).execute(stream, plain_w, w);
   const dnnl::matmul matmul(desc);
   for (auto _ : state) {
+    if (!packed) dnnl::reorder(plain_w, w).execute(stream, plain_w, w);
     dnnl::reorder(plain_x, a).execute(stream, plain_x, a);  // activations arrive in f32 in both
     matmul.execute(stream, {{DNNL_ARG_SRC, a}, {DNNL_ARG_WEIGHTS, w}, {DNNL_ARG_DST, y}});
     stream.wait();
   }
   SetRate(state, m, n, k);
 }
+void BM_OneDnn(benchmark::State& state) { OneDnn(state, false); }
+void BM_OneDnnPacked(benchmark::State& state) { OneDnn(state, true); }
 #endif
 
 void Shapes(benchmark::internal::Benchmark* b) {
@@ -78,6 +85,7 @@ void Shapes(benchmark::internal::Benchmark* b) {
 BENCHMARK(BM_Linear)->Apply(Shapes);
 #ifdef OPTIQ_HAVE_ONEDNN
 BENCHMARK(BM_OneDnn)->Apply(Shapes);
+BENCHMARK(BM_OneDnnPacked)->Apply(Shapes);
 #endif
 
 }  // namespace
