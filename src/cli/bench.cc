@@ -14,6 +14,7 @@
 #include "cli/interrupt.h"
 #include "cli/kv_options.h"
 #include "cli/model_loader.h"
+#include "cli/product_options.h"
 #include "cli/table.h"
 #include "kernels/isa.h"
 #include "kernels/machine_limits.h"
@@ -25,7 +26,8 @@ struct BenchFlags {
   std::string model;
   BenchOptions options;
   KvOptions kv;
-  bool exact = false, profile = false;
+  ProductOptions products;
+  bool profile = false;
 };
 
 double PeakRss() {
@@ -63,18 +65,18 @@ std::string Percent(double share) { return share > 0 ? fmt::format("{:.0f} %", 1
 Status RunBenchCommand(const BenchFlags& flags, const CommandContext& context) {
   const double start = SteadySeconds();
   ASSIGN_OR_RETURN(const LoadedModel model, LoadWeightsOnly(flags.model, context));
+  flags.products.Apply(model, context);
   const double load_seconds = SteadySeconds() - start;
-  model.decoder->set_products(flags.exact ? Products::kF32 : Products::kFast);
   std::vector<float> logits;
   const int32_t first = 0;
   BenchOptions options = flags.options;
-  ASSIGN_OR_RETURN(options.kv_plan, flags.kv.ToPlan(*model.checkpoint, model.decoder->spec(), flags.exact ? 32 : 16));
+  ASSIGN_OR_RETURN(options.kv_plan, flags.kv.ToPlan(*model.checkpoint, model.decoder->spec(), flags.products.exact ? 32 : 16));
   ASSIGN_OR_RETURN(const auto cache, model.decoder->MakeCache(options.kv_plan));
   RETURN_IF_ERROR(model.decoder->Forward({&first, 1}, cache.get(), false, &logits));
   const double first_token_seconds = SteadySeconds() - start;
 
   const MachineLimits limits = MeasureMachineLimits(model.pool.get());
-  const double peak = flags.exact ? limits.f32_ops : std::max(limits.int8_ops, limits.bf16_ops);
+  const double peak = flags.products.exact ? limits.f32_ops : std::max(limits.int8_ops, limits.bf16_ops);
   const InterruptScope interrupt;
   const auto progress = context.MakeProgress();
   OpProfile profile;
@@ -89,7 +91,7 @@ Status RunBenchCommand(const BenchFlags& flags, const CommandContext& context) {
     Json json = {{"model", flags.model},
                  {"threads", model.pool->num_threads()},
                  {"isa", IsaName()},
-                 {"exact", flags.exact},
+                 {"exact", flags.products.exact},
                  {"file_bytes", model.checkpoint->file_bytes()},
                  {"weight_bytes_per_token", WorkOf(*model.decoder).step_bytes},
                  {"kv_cache", KvPlanJson(options.kv_plan, geometry, context_length)},
@@ -118,7 +120,7 @@ Status RunBenchCommand(const BenchFlags& flags, const CommandContext& context) {
   }
   std::string text = fmt::format("{}: {}, {} threads, {}{}\n", flags.model,
                                  FormatBytes(static_cast<double>(model.checkpoint->file_bytes())),
-                                 model.pool->num_threads(), IsaName(), flags.exact ? ", exact" : "");
+                                 model.pool->num_threads(), IsaName(), flags.products.exact ? ", exact" : "");
   text += fmt::format("load {:.3f} s, first token {:.3f} s after the start, peak memory {} (mapped weights included)\n",
                       load_seconds, first_token_seconds, FormatBytes(rss));
   text += fmt::format("a token reads {} of weights, experts as routed\n", FormatBytes(WorkOf(*model.decoder).step_bytes));
@@ -128,7 +130,7 @@ Status RunBenchCommand(const BenchFlags& flags, const CommandContext& context) {
   text += fmt::format("this machine: reads {}/s; int8 {:.0f}, bf16 {:.0f}, f32 {:.0f} Gop/s\n\n", FormatBytes(limits.read_bytes),
                       limits.int8_ops / 1e9, limits.bf16_ops / 1e9, limits.f32_ops / 1e9);
   Table table({{"case"}, {"tok/s", Align::kRight}, {"spread", Align::kRight}, {"of bandwidth", Align::kRight},
-               {flags.exact ? "of f32 peak" : "of int8 peak", Align::kRight}});
+               {flags.products.exact ? "of f32 peak" : "of int8 peak", Align::kRight}});
   for (const BenchCase& c : cases) {
     const auto [low, high] = std::minmax_element(c.seconds.begin(), c.seconds.end());
     table.AddRow({CaseName(c), fmt::format("{:.1f}", c.Rate()), fmt::format("{:.0f} %", 100 * (*high / *low - 1)),
@@ -177,7 +179,7 @@ void RegisterBench(CLI::App& app, CommandContext* context) {
       ->check(CLI::Range(1, 1000))
       ->type_name("N");
   sub->add_flag("--profile", o->profile, "Time per operation, over all cases");
-  sub->add_flag("--exact", o->exact, "f32 arithmetic on the dequantized weights");
+  o->products.AddTo(sub);
   o->kv.AddTo(sub, "default 16, with --exact 32");
   sub->callback([=] { context->run = [=] { return RunBenchCommand(*o, *context); }; });
 }

@@ -10,6 +10,7 @@
 #include "cli/kv_options.h"
 #include "cli/line_reader.h"
 #include "cli/model_loader.h"
+#include "cli/product_options.h"
 #include "cli/sampling_options.h"
 #include "cli/template_options.h"
 #include "cli/terminal.h"
@@ -20,11 +21,12 @@ namespace {
 
 struct ChatOptions {
   std::string model, system;
-  bool has_system = false, exact = false;
+  bool has_system = false;
   int64_t max_tokens = 1024;
   TemplateOptions chat;
   SamplingOptions sampling;
   KvOptions kv;
+  ProductOptions products;
 };
 
 constexpr char kCommands[] =
@@ -167,7 +169,7 @@ class Chat {
 Status RunChat(const ChatOptions& options, const CommandContext& context) {
   if (!IsUtf8(options.system)) return InvalidArgument("--system: the text is not UTF-8");
   ASSIGN_OR_RETURN(const LoadedModel model, LoadModel(options.model, context));
-  model.decoder->set_products(options.exact ? Products::kF32 : Products::kFast);
+  options.products.Apply(model, context);
   if (!model.chat_template) {
     return FailedPrecondition("{}: the model has no chat template; use `optiq generate --raw`", options.model);
   }
@@ -176,7 +178,7 @@ Status RunChat(const ChatOptions& options, const CommandContext& context) {
                    options.sampling.ToParams(model.generation, model.decoder->spec().vocab_size, options.model));
   if (sampling.temperature > 0) context.Detail("seed {}", sampling.seed);
   const DecoderSpec& spec = model.decoder->spec();
-  ASSIGN_OR_RETURN(const KvPlan plan, options.kv.ToPlan(*model.checkpoint, spec, options.exact ? 32 : 16));
+  ASSIGN_OR_RETURN(const KvPlan plan, options.kv.ToPlan(*model.checkpoint, spec, options.products.exact ? 32 : 16));
   if (options.kv.any() || context.verbose) {
     for (const std::string& line : KvPlanText(plan, KvGeometryOf(spec), std::max<int64_t>(1, spec.max_position_embeddings))) {
       context.Note("{}", line);
@@ -201,7 +203,7 @@ void RegisterChat(CLI::App& app, CommandContext* context) {
   sub->add_option("--max-tokens", o->max_tokens, "Most tokens of an answer (default 1024)")
       ->check(CLI::Range(int64_t{1}, int64_t{1} << 40))
       ->type_name("N");
-  sub->add_flag("--exact", o->exact, "f32 arithmetic on the dequantized weights; slow");
+  o->products.AddTo(sub);
   o->kv.AddTo(sub, "default 16, with --exact 32");
   o->sampling.AddTo(sub);
   sub->callback([=] {

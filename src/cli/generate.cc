@@ -17,6 +17,7 @@
 #include "cli/interrupt.h"
 #include "cli/kv_options.h"
 #include "cli/model_loader.h"
+#include "cli/product_options.h"
 #include "cli/sampling_options.h"
 #include "cli/template_options.h"
 #include "cli/terminal.h"
@@ -29,12 +30,13 @@ namespace {
 
 struct GenerateOptions {
   std::string model, prompt, prompt_file, system;
-  bool has_prompt = false, has_prompt_file = false, has_system = false, raw = false, ignore_eos = false, exact = false, no_draft = false;
+  bool has_prompt = false, has_prompt_file = false, has_system = false, raw = false, ignore_eos = false, no_draft = false;
   int64_t max_tokens = 256;
   std::vector<std::string> stop;
   TemplateOptions chat;
   SamplingOptions sampling;
   KvOptions kv;
+  ProductOptions products;
   std::string prompt_cache;
 };
 
@@ -58,7 +60,7 @@ Status PrepareCache(const GenerateOptions& options, const LoadedModel& model, co
       return OkStatus();
     }
   }
-  ASSIGN_OR_RETURN(const KvPlan plan, options.kv.ToPlan(*model.checkpoint, spec, options.exact ? 32 : 16));
+  ASSIGN_OR_RETURN(const KvPlan plan, options.kv.ToPlan(*model.checkpoint, spec, options.products.exact ? 32 : 16));
   ASSIGN_OR_RETURN(std::unique_ptr<KvCache> cache, model.decoder->MakeCache(plan));
   generator->UseCache(std::move(cache));
   if (!options.prompt_cache.empty()) {
@@ -164,7 +166,7 @@ Status RunGenerate(const GenerateOptions& options, const CommandContext& context
   if (!IsUtf8(text)) return InvalidArgument("the prompt is not UTF-8");
   if (!IsUtf8(options.system)) return InvalidArgument("--system: the text is not UTF-8");
   ASSIGN_OR_RETURN(const LoadedModel model, LoadModel(options.model, context));
-  model.decoder->set_products(options.exact ? Products::kF32 : Products::kFast);
+  options.products.Apply(model, context);
   GenerationRequest request;
   ASSIGN_OR_RETURN(request.prompt, PromptIds(options, model, text));
   ASSIGN_OR_RETURN(request.sampling,
@@ -242,7 +244,7 @@ void RegisterGenerate(CLI::App& app, CommandContext* context) {
       ->type_name("TEXT");
   sub->add_flag("--ignore-eos", o->ignore_eos, "Do not end at an end-of-text token");
   sub->add_flag("--no-draft", o->no_draft, "One token per pass: no drafts from earlier repetitions (the text is the same)");
-  sub->add_flag("--exact", o->exact, "f32 arithmetic on the dequantized weights; slow");
+  o->products.AddTo(sub);
   o->kv.AddTo(sub, "default 16, with --exact 32");
   sub->add_option("--prompt-cache", o->prompt_cache, "Keys and values of the prompt: read when the file is there, else written to it")
       ->type_name("FILE");

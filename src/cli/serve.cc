@@ -14,6 +14,7 @@
 #include "cli/format.h"
 #include "cli/kv_options.h"
 #include "cli/model_loader.h"
+#include "cli/product_options.h"
 #include "cli/quant_options.h"
 #include "engine/engine.h"
 #include "engine/kv_budget.h"
@@ -34,8 +35,9 @@ struct ServeOptions {
   std::vector<std::string> allow_origins, allow_hosts, adapters, aliases;
   std::optional<double> temperature, top_p, min_p, repetition_penalty;
   std::optional<int64_t> top_k;
-  bool draft = false, exact = false;
+  bool draft = false;
   KvOptions kv;
+  ProductOptions products;
 };
 
 StatusOr<std::vector<std::string>> ApiKeys(const ServeOptions& options) {
@@ -105,7 +107,7 @@ StatusOr<EngineOptions> ToEngineOptions(const ServeOptions& options, const Loade
     engine.adapters.emplace_back(text.substr(0, equals), text.substr(equals + 1));
   }
   ASSIGN_OR_RETURN(engine.kv_plan,
-                   options.kv.ToPlan(*model.checkpoint, model.decoder->spec(), options.exact ? 32 : 16));
+                   options.kv.ToPlan(*model.checkpoint, model.decoder->spec(), options.products.exact ? 32 : 16));
   return engine;
 }
 
@@ -173,7 +175,7 @@ Status RunServe(const ServeOptions& options, const CommandContext& context) {
         options.host);
   }
   ASSIGN_OR_RETURN(LoadedModel model, LoadModel(options.model, context));
-  model.decoder->set_products(options.exact ? Products::kF32 : Products::kFast);
+  options.products.Apply(model, context);
   RETURN_IF_ERROR(LoadTemplate(options, &model));
 
   App app;
@@ -309,7 +311,7 @@ void RegisterServe(CLI::App& app, CommandContext* context) {
   sub->add_option("--chat-template", o->chat_template, "A chat template in place of the model's")->type_name("FILE");
   sub->add_option("--chat-template-args", o->template_args, "Arguments of the chat template")->type_name("JSON");
   sub->add_flag("--draft", o->draft, "Guess tokens from earlier repetitions (the text is the same)");
-  sub->add_flag("--exact", o->exact, "f32 arithmetic on the dequantized weights; slow");
+  o->products.AddTo(sub);
   sub->add_option("--drain-timeout", o->drain_timeout, "Seconds that running answers have after SIGTERM (default 30)")
       ->check(CLI::Range(0.0, 86400.0))
       ->type_name("S");

@@ -4,9 +4,10 @@
 
 #include <algorithm>
 #include <chrono>
-#include <fstream>
 #include <memory>
 #include <string>
+
+#include "base/memory.h"
 
 namespace optiq {
 namespace {
@@ -26,18 +27,6 @@ std::vector<int32_t> Tokens(int64_t n, int64_t vocab_size, int64_t salt) {
     id = static_cast<int32_t>(state % static_cast<uint64_t>(vocab_size));
   }
   return ids;
-}
-
-// Bytes that can be allocated without swapping, from /proc/meminfo; 0 when unknown.
-double AvailableMemory() {
-  std::ifstream in("/proc/meminfo");
-  std::string key;
-  double kilobytes = 0;
-  std::string unit;
-  while (in >> key >> kilobytes >> unit) {
-    if (key == "MemAvailable:") return kilobytes * 1024;
-  }
-  return 0;
 }
 
 class Bench {
@@ -176,8 +165,8 @@ StatusOr<std::vector<BenchCase>> RunBench(Decoder* decoder, const BenchOptions& 
     const double logits = static_cast<double>(decoder->spec().vocab_size) * sizeof(float);
     most = std::max(most, static_cast<double>(n) * (cache_bytes(decoded + 1) + logits));
   }
-  const double available = AvailableMemory();
-  if (available > 0 && most > available) {
+  const double available = static_cast<double>(AvailableMemory());
+  if (most > available) {
     return ResourceExhausted("the caches of this benchmark need about {:.1f} GB and {:.1f} GB are free; use shorter --depth or "
                              "smaller --batch", most / 1e9, available / 1e9);
   }

@@ -9,6 +9,7 @@
 #include <bit>
 #include <cstring>
 
+#include "kernels/affine_strips.h"
 #include "kernels/isa.h"
 #include "kernels/with_value.h"
 
@@ -21,23 +22,13 @@
 #endif
 // GCC 12 takes the undefined vectors inside its own intrinsics for reads of uninitialized variables.
 #pragma GCC diagnostic ignored "-Wmaybe-uninitialized"
-#define OPTIQ_INLINE inline __attribute__((always_inline))
 
 namespace optiq {
 namespace {
 
-#define OPTIQ_TRANSPOSE_INLINE OPTIQ_INLINE
-#include "kernels/transpose16.inc"
+#include "kernels/affine_avx512.inc"
 
-constexpr int kStrip = 16;      // rows in the lanes of a vector
-constexpr int kPanel = 32;      // rows of a panel: two strips
-constexpr int kMaxTile = 12;    // rows of activations of a register tile: 24 sums
-constexpr int64_t kFewRows = 24;      // up to this many, a panel is made and used in pieces that stay in the first-level cache
-constexpr int64_t kPieceColumns = 512;
 constexpr int64_t kNearBytes = 8 << 10;  // strips up to this size are fetched into the first-level cache
-
-int64_t Plane(int64_t cols) { return (cols + 63) / 64 * 64; }
-int64_t RowBytes(int64_t cols, ActivationBits bits) { return Plane(cols) * (bits == ActivationBits::k15 ? 2 : 1); }
 
 // ---- Activations
 
@@ -108,64 +99,6 @@ void Quantize(const float* x, int64_t n, ActivationFormat format, std::byte* cod
   }
 }
 
-// ---- Weights
-
-// The byte of the stream that each lane byte of a multishift reads, and the shifts, for widths that are not powers of two.
-template <int kBits>
-alignas(64) constexpr auto kStream = [] {
-  struct { uint8_t bytes[64], shifts[64]; } t{};
-  for (int i = 0; i < 64; ++i) {
-    const int byte = i / 8 * kBits + i % 8;
-    t.bytes[i] = static_cast<uint8_t>(byte < 64 ? byte : 63);
-    t.shifts[i] = static_cast<uint8_t>(i % 8 * kBits);
-  }
-  return t;
-}();
-
-// 64 codes at p, or the first 32 with kHalf (the rest zero), in the order of the activations.
-template <int kBits, int kB, bool kHalf>
-OPTIQ_INLINE __m512i Unpack64(const uint8_t* p) {
-  constexpr int kBytes = kBits * (kHalf ? 4 : 8);
-  if constexpr (kBits == 8) {
-    if constexpr (kHalf) return _mm512_zextsi256_si512(_mm256_loadu_si256(reinterpret_cast<const __m256i*>(p)));
-    return _mm512_loadu_si512(p);
-  } else if constexpr (kBits == 4) {
-    const __m256i x = kHalf ? _mm256_zextsi128_si256(_mm_loadu_si128(reinterpret_cast<const __m128i*>(p)))
-                            : _mm256_loadu_si256(reinterpret_cast<const __m256i*>(p));
-    const __m512i mask = _mm512_set1_epi8(15);
-    if constexpr (kB == 64) {
-      const __m512i shift = _mm512_set_epi32(4, 4, 4, 4, 4, 4, 4, 4, 0, 0, 0, 0, 0, 0, 0, 0);
-      return _mm512_and_si512(_mm512_srlv_epi32(_mm512_broadcast_i64x4(x), shift), mask);
-    }
-    const __m512i shift = _mm512_set_epi32(4, 4, 4, 4, 0, 0, 0, 0, 4, 4, 4, 4, 0, 0, 0, 0);
-    const __m512i twice = _mm512_permutexvar_epi64(_mm512_set_epi64(3, 2, 3, 2, 1, 0, 1, 0), _mm512_castsi256_si512(x));
-    return _mm512_and_si512(_mm512_srlv_epi32(twice, shift), mask);
-  } else if constexpr (kBits == 2) {
-    const __m128i x = kHalf ? _mm_loadl_epi64(reinterpret_cast<const __m128i*>(p))
-                            : _mm_loadu_si128(reinterpret_cast<const __m128i*>(p));
-    const __m512i mask = _mm512_set1_epi8(3);
-    if constexpr (kB == 64) {
-      const __m512i shift = _mm512_set_epi32(6, 6, 6, 6, 4, 4, 4, 4, 2, 2, 2, 2, 0, 0, 0, 0);
-      return _mm512_and_si512(_mm512_srlv_epi32(_mm512_broadcast_i32x4(x), shift), mask);
-    }
-    const __m512i four = _mm512_permutexvar_epi64(_mm512_set_epi64(1, 1, 1, 1, 0, 0, 0, 0), _mm512_castsi128_si512(x));
-    return _mm512_and_si512(_mm512_srlv_epi64(four, _mm512_set_epi64(6, 4, 2, 0, 6, 4, 2, 0)), mask);
-  } else {
-    const __m512i x = _mm512_maskz_loadu_epi8((uint64_t{1} << kBytes) - 1, p);
-    const __m512i lanes = _mm512_permutexvar_epi8(_mm512_load_si512(kStream<kBits>.bytes), x);
-    const __m512i codes = _mm512_multishift_epi64_epi8(_mm512_load_si512(kStream<kBits>.shifts), lanes);
-    return _mm512_and_si512(codes, _mm512_set1_epi8((1 << kBits) - 1));
-  }
-}
-
-OPTIQ_INLINE __m512 LoadParameters(DType dtype, const std::byte* p, __mmask16 m) {
-  if (dtype == DType::kF32) return _mm512_maskz_loadu_ps(m, p);
-  const __m256i h = _mm256_maskz_loadu_epi16(m, p);
-  if (dtype == DType::kF16) return _mm512_cvtph_ps(h);
-  return _mm512_castsi512_ps(_mm512_slli_epi32(_mm512_cvtepu16_epi32(h), 16));
-}
-
-// Parameters of 16 rows (row r at base + min(r, last) * stride) and up to 16 groups, as out[group * step .. +16) by row.
 OPTIQ_INLINE void TransposeParameters(DType dtype, const std::byte* base, int64_t stride, int64_t last, int64_t groups,
                                       float* out, int64_t step) {
   const __mmask16 m = groups >= 16 ? 0xffff : static_cast<__mmask16>((1u << groups) - 1);
@@ -246,11 +179,6 @@ OPTIQ_INLINE void LoadPair(const int8_t* p, __m512i* even, __m512i* odd) {
   const __m512i a = _mm512_loadu_si512(p), b = _mm512_loadu_si512(p + 64);
   *even = _mm512_shuffle_i64x2(a, b, 0x44);
   *odd = _mm512_shuffle_i64x2(a, b, 0xee);
-}
-
-OPTIQ_INLINE __m512 Accumulate(__m512 y, __m512i p, __m512 s, __m512 z, float d, float ds) {
-  y = _mm512_fmadd_ps(_mm512_mul_ps(s, _mm512_set1_ps(d)), _mm512_cvtepi32_ps(p), y);
-  return _mm512_fmadd_ps(z, _mm512_set1_ps(ds), y);
 }
 
 // Fetches kLines cache lines at *next, which moves on.
@@ -383,114 +311,6 @@ void UnpackStrip(const uint8_t* base, int64_t stride, int64_t last, int64_t k0, 
   }
 }
 
-struct Tiling {
-  const uint8_t* panel;
-  const float *s, *z;   // [groups of the piece][kPanel]
-  const int8_t* codes;  // first block of the piece: [step][R][4]
-  int64_t plane;        // bytes from the high to the low plane
-  const float *d, *ds;  // first block of the piece: [block][R]
-  int64_t blocks, per_group;
-  float* y;             // [R][kPanel]
-};
-
-// The products of a tile, in assembly: with intrinsics GCC 12 keeps part of the 24 sums on the stack, at twice the time. zmm0..11 hold
-// the sums of the first strip, zmm12..23 of the second, zmm24 and zmm25 the weights, zmm26 the activations.
-// clang-format off
-#define OPTIQ_ROWS1(F, ...) F(0, 0, 12, __VA_ARGS__)
-#define OPTIQ_ROWS2(F, ...) OPTIQ_ROWS1(F, __VA_ARGS__) F(1, 1, 13, __VA_ARGS__)
-#define OPTIQ_ROWS3(F, ...) OPTIQ_ROWS2(F, __VA_ARGS__) F(2, 2, 14, __VA_ARGS__)
-#define OPTIQ_ROWS4(F, ...) OPTIQ_ROWS3(F, __VA_ARGS__) F(3, 3, 15, __VA_ARGS__)
-#define OPTIQ_ROWS5(F, ...) OPTIQ_ROWS4(F, __VA_ARGS__) F(4, 4, 16, __VA_ARGS__)
-#define OPTIQ_ROWS6(F, ...) OPTIQ_ROWS5(F, __VA_ARGS__) F(5, 5, 17, __VA_ARGS__)
-#define OPTIQ_ROWS7(F, ...) OPTIQ_ROWS6(F, __VA_ARGS__) F(6, 6, 18, __VA_ARGS__)
-#define OPTIQ_ROWS8(F, ...) OPTIQ_ROWS7(F, __VA_ARGS__) F(7, 7, 19, __VA_ARGS__)
-#define OPTIQ_ROWS9(F, ...) OPTIQ_ROWS8(F, __VA_ARGS__) F(8, 8, 20, __VA_ARGS__)
-#define OPTIQ_ROWS10(F, ...) OPTIQ_ROWS9(F, __VA_ARGS__) F(9, 9, 21, __VA_ARGS__)
-#define OPTIQ_ROWS11(F, ...) OPTIQ_ROWS10(F, __VA_ARGS__) F(10, 10, 22, __VA_ARGS__)
-#define OPTIQ_ROWS12(F, ...) OPTIQ_ROWS11(F, __VA_ARGS__) F(11, 11, 23, __VA_ARGS__)
-
-#define OPTIQ_ZERO(r, lo, hi, unused) "vpxord %%zmm" #lo ", %%zmm" #lo ", %%zmm" #lo "\n vpxord %%zmm" #hi ", %%zmm" #hi ", %%zmm" #hi "\n"
-#define OPTIQ_SHIFT(r, lo, hi, unused) "vpslld $7, %%zmm" #lo ", %%zmm" #lo "\n vpslld $7, %%zmm" #hi ", %%zmm" #hi "\n"
-#define OPTIQ_DOT(r, lo, hi, step_row)                     \
-  "vpbroadcastd 4*(" step_row "+" #r ")(%[x]), %%zmm26\n"  \
-  "vpdpbusd %%zmm26, %%zmm24, %%zmm" #lo "\n"              \
-  "vpdpbusd %%zmm26, %%zmm25, %%zmm" #hi "\n"
-#define OPTIQ_ADD(r, lo, hi, unused)                       \
-  "vbroadcastss 4*" #r "(%[d]), %%zmm28\n"                 \
-  "vbroadcastss 4*" #r "(%[ds]), %%zmm31\n"                \
-  "vcvtdq2ps %%zmm" #lo ", %%zmm" #lo "\n"                 \
-  "vcvtdq2ps %%zmm" #hi ", %%zmm" #hi "\n"                 \
-  "vmulps %%zmm28, %%zmm24, %%zmm29\n"                     \
-  "vmulps %%zmm28, %%zmm25, %%zmm30\n"                     \
-  "vfmadd213ps 128*" #r "(%[y]), %%zmm29, %%zmm" #lo "\n"  \
-  "vfmadd213ps 128*" #r "+64(%[y]), %%zmm30, %%zmm" #hi "\n" \
-  "vfmadd231ps %%zmm31, %%zmm26, %%zmm" #lo "\n"           \
-  "vfmadd231ps %%zmm31, %%zmm27, %%zmm" #hi "\n"           \
-  "vmovaps %%zmm" #lo ", 128*" #r "(%[y])\n"               \
-  "vmovaps %%zmm" #hi ", 128*" #r "+64(%[y])\n"
-
-// Two steps of four inputs each, until the block ends.
-#define OPTIQ_LOOP(R, label)                                                        \
-  "mov %[steps], %[count]\n"                                                        \
-  label ":\n"                                                                       \
-  "vmovdqa32 (%[w]), %%zmm24\n vmovdqa32 64(%[w]), %%zmm25\n"                       \
-  OPTIQ_ROWS##R(OPTIQ_DOT, "0*" #R)                                                 \
-  "vmovdqa32 128(%[w]), %%zmm24\n vmovdqa32 192(%[w]), %%zmm25\n"                   \
-  OPTIQ_ROWS##R(OPTIQ_DOT, "1*" #R)                                                 \
-  "add $256, %[w]\n add $8*" #R ", %[x]\n dec %[count]\n jnz " label "b\n"
-
-#define OPTIQ_CLOBBERS                                                                                                 \
-  "cc", "memory", "xmm0", "xmm1", "xmm2", "xmm3", "xmm4", "xmm5", "xmm6", "xmm7", "xmm8", "xmm9", "xmm10", "xmm11",    \
-  "xmm12", "xmm13", "xmm14", "xmm15", "xmm16", "xmm17", "xmm18", "xmm19", "xmm20", "xmm21", "xmm22", "xmm23", "xmm24", \
-  "xmm25", "xmm26", "xmm27", "xmm28", "xmm29", "xmm30", "xmm31"
-
-#define OPTIQ_BLOCK(R, second_plane)                                                                      \
-  asm volatile(OPTIQ_ROWS##R(OPTIQ_ZERO, "") OPTIQ_LOOP(R, "1") second_plane                              \
-               "vmovaps (%[s]), %%zmm24\n vmovaps 64(%[s]), %%zmm25\n"                                    \
-               "vmovaps (%[z]), %%zmm26\n vmovaps 64(%[z]), %%zmm27\n"                                    \
-               OPTIQ_ROWS##R(OPTIQ_ADD, "")                                                               \
-               : [w] "+r"(w), [x] "+r"(x), [count] "=&r"(count)                                           \
-               : [low] "r"(low), [steps] "i"(kB / 8), [back] "i"(kB * kPanel), [y] "r"(t.y),              \
-                 [s] "r"(t.s + g), [z] "r"(t.z + g), [d] "r"(t.d + b * R), [ds] "r"(t.ds + b * R)         \
-               : OPTIQ_CLOBBERS)
-#define OPTIQ_TILE(R)                                                                                              \
-  if constexpr (kWide) {                                                                                           \
-    OPTIQ_BLOCK(R, OPTIQ_ROWS##R(OPTIQ_SHIFT, "") "sub %[back], %[w]\n mov %[low], %[x]\n" OPTIQ_LOOP(R, "2"));    \
-  } else {                                                                                                         \
-    OPTIQ_BLOCK(R, "");                                                                                            \
-  }
-// clang-format on
-
-template <int R, int kB, bool kWide>
-void Tile(const Tiling& t) {
-  for (int64_t b = 0; b < t.blocks; ++b) {
-    const uint8_t* w = t.panel + b * kB * kPanel;
-    const int8_t* x = t.codes + b * kB * R;
-    const int8_t* low = x + t.plane;
-    const int64_t g = b / t.per_group * kPanel;
-    int64_t count;
-    if constexpr (R == 1) { OPTIQ_TILE(1) }
-    if constexpr (R == 2) { OPTIQ_TILE(2) }
-    if constexpr (R == 3) { OPTIQ_TILE(3) }
-    if constexpr (R == 4) { OPTIQ_TILE(4) }
-    if constexpr (R == 5) { OPTIQ_TILE(5) }
-    if constexpr (R == 6) { OPTIQ_TILE(6) }
-    if constexpr (R == 7) { OPTIQ_TILE(7) }
-    if constexpr (R == 8) { OPTIQ_TILE(8) }
-    if constexpr (R == 9) { OPTIQ_TILE(9) }
-    if constexpr (R == 10) { OPTIQ_TILE(10) }
-    if constexpr (R == 11) { OPTIQ_TILE(11) }
-    if constexpr (R == 12) { OPTIQ_TILE(12) }
-  }
-}
-
-// Rows of the tiles that m rows are cut into, as evenly as possible.
-struct Tiles {
-  explicit Tiles(int64_t m) : rows(m), count((m + kMaxTile - 1) / kMaxTile) {}
-  int64_t begin(int64_t tile) const { return tile * rows / count; }
-  int64_t rows, count;
-};
-
 // Rows of a tile side by side, in the order in which the products read them: codes [plane][step][R][4], d and ds [block][R].
 void Pack(const QuantizedRows& a, int64_t tile, const QuantizedRows& out) {
   const Tiles tiles(a.m);
@@ -517,72 +337,26 @@ void Pack(const QuantizedRows& a, int64_t tile, const QuantizedRows& out) {
 
 int64_t PackTiles(int64_t m) { return Tiles(m).count; }
 
-template <int kB, bool kWide>
-void RunTile(int64_t rows, const Tiling& t) {
-  WithValue<1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12>(static_cast<int>(rows), [&](auto n) { Tile<decltype(n)::value, kB, kWide>(t); });
-}
-
-int64_t PieceColumns(int64_t cols, int64_t m) { return m <= kFewRows ? std::min(cols, kPieceColumns) : cols; }
-
-int64_t ScratchBytes(int64_t cols, int64_t m) {
-  const int64_t piece = PieceColumns(cols, m) + 64;
-  return piece * kPanel + 2 * (piece / 32 + 16) * kPanel * 4 + std::max<int64_t>(m <= kFewRows ? m : 0, kMaxTile) * kPanel * 4;
-}
-
 template <int kBits, int kB, bool kWide>
 void GemmBits(const AffineRows& w, int64_t begin, int64_t end, const QuantizedRows& a, float* y, int64_t ldy,
               std::byte* scratch) {
   const int64_t stride = w.code_stride(), groups = w.groups(), size = w.scale_dtype == DType::kF32 ? 4 : 2;
-  const int64_t piece = PieceColumns(w.cols, a.m), group_size = w.format.group_size;
-  uint8_t* panel = reinterpret_cast<uint8_t*>(scratch);
-  float* s = reinterpret_cast<float*>(scratch + (piece + 64) * kPanel);
-  float* z = s + ((piece + 64) / 32 + 16) * kPanel;
-  float* sums = z + ((piece + 64) / 32 + 16) * kPanel;
-  const bool whole = piece == w.cols;
-  const Tiles tiles(a.m);
-  for (int64_t r = begin; r < end; r += kPanel) {
-    const int64_t n = std::min<int64_t>(kPanel, end - r);
-    const __mmask16 m0 = static_cast<__mmask16>(n >= 16 ? 0xffff : (1u << n) - 1);
-    const __mmask16 m1 = static_cast<__mmask16>(n <= 16 ? 0 : (1u << (n - 16)) - 1);
-    if (!whole) std::memset(sums, 0, a.m * kPanel * sizeof(float));
-    for (int64_t k0 = 0; k0 < w.cols; k0 += piece) {
-      const int64_t k1 = std::min(w.cols, k0 + piece);
-      for (int half = 0; half < 2; ++half) {
-        const int64_t row = std::min(r + half * kStrip, end - 1), last = std::min<int64_t>(kStrip, end - row) - 1;
-        const uint8_t* codes = reinterpret_cast<const uint8_t*>(w.codes);
-        const uint8_t* next = codes + (r + kPanel + half * kStrip) * stride + kStrip * k0 * kBits / 8;
-        UnpackStrip<kBits, kB>(codes + row * stride, stride, last, k0, k1, panel + half * 64,
-                               r + kPanel < end ? next : nullptr);
-        for (int64_t g = k0 / group_size; g < k1 / group_size; g += 16) {
-          const int64_t count = std::min<int64_t>(16, k1 / group_size - g), at = (g - k0 / group_size) * kPanel;
-          const int64_t offset = (row * groups + g) * size;
-          TransposeParameters(w.scale_dtype, w.scales + offset, groups * size, last, count, s + at + half * 16, kPanel);
-          TransposeParameters(w.scale_dtype, w.biases + offset, groups * size, last, count, z + at + half * 16, kPanel);
-        }
-      }
-      for (int64_t tile = 0; tile < tiles.count; ++tile) {
-        const int64_t i0 = tiles.begin(tile), rows = tiles.begin(tile + 1) - i0;
-        float* out = whole ? sums : sums + i0 * kPanel;
-        if (whole) std::memset(out, 0, rows * kPanel * sizeof(float));
-        RunTile<kB, kWide>(rows, {.panel = panel,
-                                  .s = s,
-                                  .z = z,
-                                  .codes = reinterpret_cast<const int8_t*>(a.codes) + i0 * a.row_bytes + k0 * rows,
-                                  .plane = Plane(w.cols) * rows,
-                                  .d = a.d + i0 * a.blocks + k0 / kB * rows,
-                                  .ds = a.ds + i0 * a.blocks + k0 / kB * rows,
-                                  .blocks = (k1 - k0) / kB,
-                                  .per_group = group_size / kB,
-                                  .y = out});
-        if (k1 < w.cols) continue;
-        for (int64_t i = 0; i < rows; ++i) {
-          float* to = y + (i0 + i) * ldy + (r - begin);
-          _mm512_mask_storeu_ps(to, m0, _mm512_load_ps(out + i * kPanel));
-          _mm512_mask_storeu_ps(to + 16, m1, _mm512_load_ps(out + i * kPanel + 16));
-        }
+  const int64_t group_size = w.format.group_size;
+  const auto fill = [&](int64_t r, int64_t k0, int64_t k1, uint8_t* panel, float* s, float* z) {
+    for (int half = 0; half < 2; ++half) {
+      const int64_t row = std::min(r + half * kStrip, end - 1), last = std::min<int64_t>(kStrip, end - row) - 1;
+      const uint8_t* codes = reinterpret_cast<const uint8_t*>(w.codes);
+      const uint8_t* next = codes + (r + kPanel + half * kStrip) * stride + kStrip * k0 * kBits / 8;
+      UnpackStrip<kBits, kB>(codes + row * stride, stride, last, k0, k1, panel + half * 64, r + kPanel < end ? next : nullptr);
+      for (int64_t g = k0 / group_size; g < k1 / group_size; g += 16) {
+        const int64_t count = std::min<int64_t>(16, k1 / group_size - g), at = (g - k0 / group_size) * kPanel;
+        const int64_t offset = (row * groups + g) * size;
+        TransposeParameters(w.scale_dtype, w.scales + offset, groups * size, last, count, s + at + half * 16, kPanel);
+        TransposeParameters(w.scale_dtype, w.biases + offset, groups * size, last, count, z + at + half * 16, kPanel);
       }
     }
-  }
+  };
+  GemmPanels<kB, kWide>(w.cols, group_size, begin, end, a, y, ldy, scratch, fill);
 }
 
 // ---- Dispatch on the format
@@ -609,11 +383,13 @@ void GemmWidth(const AffineRows& w, int64_t begin, int64_t end, const QuantizedR
 }
 
 void Gemv(const AffineRows& w, int64_t begin, int64_t end, int64_t ahead, const QuantizedRows& a, float* y) {
+  if (w.strips != nullptr) return MultiplyStrips(w, begin, end, a, y, 0, nullptr);
   WithAffineBits(w.format.bits, [&](auto bits) { GemvWidth<decltype(bits)::value>(w, begin, end, ahead, a, y); });
 }
 
 void Gemm(const AffineRows& w, int64_t begin, int64_t end, const QuantizedRows& a, float* y, int64_t ldy,
           std::byte* scratch) {
+  if (w.strips != nullptr) return MultiplyStrips(w, begin, end, a, y, ldy, scratch);
   WithAffineBits(w.format.bits, [&](auto bits) { GemmWidth<decltype(bits)::value>(w, begin, end, a, y, ldy, scratch); });
 }
 
@@ -629,7 +405,8 @@ void Gemm(const AffineRows& w, int64_t begin, int64_t end, const QuantizedRows& 
 namespace optiq {
 
 const AffineKernels* AffineKernelsAvx512() {
-  static constexpr AffineKernels kKernels = {"avx512vnni", RowBytes, Quantize, Gemv, Gemm, ScratchBytes, PackTiles, Pack, kPanel};
+  static constexpr AffineKernels kKernels = {"avx512vnni", RowBytes,  Quantize, Gemv,   Gemm,
+                                              ScratchBytes, PackTiles, Pack,     kPanel, StripBytes, PackStrips};
   return CpuHas(CpuFeature::kAvx512Vnni) ? &kKernels : nullptr;
 }
 

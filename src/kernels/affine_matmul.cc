@@ -6,9 +6,10 @@
 
 namespace optiq {
 
-ActivationFormat ActivationFormatFor(AffineFormat weights, ActivationBits bits) {
-  return {.block = weights.group_size == 32 ? 32 : 64,
-          .planes = weights.bits == 4 ? 2 : weights.bits == 2 ? 4 : 1,
+ActivationFormat ActivationFormatFor(const AffineRows& weights, ActivationBits bits) {
+  const AffineFormat f = weights.format;
+  return {.block = f.group_size == 32 ? 32 : 64,
+          .planes = weights.strips != nullptr ? 1 : f.bits == 4 ? 2 : f.bits == 2 ? 4 : 1,
           .bits = bits};
 }
 

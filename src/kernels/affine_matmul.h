@@ -19,7 +19,7 @@
 
 namespace optiq {
 
-// Rows of an affine matrix as stored, any alignment.
+// Rows of an affine matrix as stored, any alignment; or laid out anew in strips (affine_strips.h).
 struct AffineRows {
   const std::byte* codes = nullptr;   // [rows][cols * bits / 8]
   const std::byte* scales = nullptr;  // [rows][cols / group_size] of scale_dtype
@@ -27,6 +27,7 @@ struct AffineRows {
   DType scale_dtype = DType::kBF16;
   AffineFormat format;
   int64_t cols = 0;
+  const std::byte* strips = nullptr;  // if set, read instead of the three above
 
   int64_t code_stride() const { return cols * format.bits / 8; }
   int64_t groups() const { return cols / format.group_size; }
@@ -44,7 +45,7 @@ struct ActivationFormat {
   ActivationBits bits = ActivationBits::k15;
   bool operator==(const ActivationFormat&) const = default;
 };
-ActivationFormat ActivationFormatFor(AffineFormat weights, ActivationBits bits);
+ActivationFormat ActivationFormatFor(const AffineRows& weights, ActivationBits bits);
 
 // m quantized rows; the bytes of a row are the kernels' own.
 struct QuantizedRows {
@@ -73,7 +74,11 @@ struct AffineKernels {
   // nullptr: rows as they are.
   int64_t (*pack_tiles)(int64_t m);
   void (*pack)(const QuantizedRows& a, int64_t tile, const QuantizedRows& out);
-  int64_t panel_rows;  // rows that gemm unpacks at a time
+  int64_t panel_rows = 0;  // rows that gemm unpacks at a time
+  // Bytes of sixteen rows in strips, and strips [begin, end) of w to out; nullptr: this set reads weights as they are stored. With
+  // w.strips, the rows given to gemv and gemm begin at a multiple of 16.
+  int64_t (*strip_bytes)(const AffineRows& w) = nullptr;
+  void (*pack_strips)(const AffineRows& w, int64_t rows, int64_t begin, int64_t end, std::byte* out) = nullptr;
 };
 
 // The best set that this CPU and OPTIQ_ISA allow; one by name, nullptr where it cannot run ("scalar" is the definition).

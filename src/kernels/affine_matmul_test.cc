@@ -76,7 +76,7 @@ Quantized QuantizeAll(const AffineKernels& k, const std::vector<float>& x, int64
 
 std::vector<float> Product(const AffineKernels& k, const AffineRows& w, int64_t begin, int64_t end,
                            const std::vector<float>& x, int64_t m, ActivationBits bits) {
-  Quantized q = QuantizeAll(k, x, m, w.cols, ActivationFormatFor(w.format, bits));
+  Quantized q = QuantizeAll(k, x, m, w.cols, ActivationFormatFor(w, bits));
   AlignedBuffer<std::byte> packed_codes(m * q.rows.row_bytes);
   std::vector<float> d(q.d.size()), ds(q.ds.size());
   if (k.pack != nullptr) {
@@ -91,6 +91,19 @@ std::vector<float> Product(const AffineKernels& k, const AffineRows& w, int64_t 
   std::vector<float> y(m * (end - begin), 1e30f);
   k.gemm(w, begin, end, q.rows, y.data(), end - begin, scratch.data());
   return y;
+}
+
+// Behind the strips lies memory that must not be read for a result.
+AffineRows InStrips(const AffineKernels& k, const AffineRows& w, int64_t rows, AlignedBuffer<std::byte>* memory) {
+  const int64_t strips = (rows + 15) / 16;
+  AffineRows out = w;
+  std::byte* to = memory->Grow(strips * k.strip_bytes(w) + 64);
+  std::memset(to, 0xff, strips * k.strip_bytes(w) + 64);
+  k.pack_strips(w, rows, strips / 2, strips, to);
+  k.pack_strips(w, rows, 0, strips / 2, to);
+  out.strips = to;
+  out.codes = out.scales = out.biases = nullptr;
+  return out;
 }
 
 class AffineMatmulTest : public testing::TestWithParam<const char*> {
@@ -119,9 +132,40 @@ TEST_P(AffineMatmulTest, BitsOfTheDefinition) {
               ASSERT_EQ(Product(*kernels_, w.view, begin, end, x, m, precision), want)
                   << bits << " " << group << " " << cols << " " << m;
               if (m > 1) continue;
-              Quantized q = QuantizeAll(*kernels_, x, 1, cols, ActivationFormatFor(w.view.format, precision));
+              Quantized q = QuantizeAll(*kernels_, x, 1, cols, ActivationFormatFor(w.view, precision));
               std::vector<float> y(end - begin, 1e30f);
               kernels_->gemv(w.view, begin, end, end, q.rows, y.data());
+              ASSERT_EQ(y, want) << bits << " " << group << " " << cols;
+            }
+          }
+        }
+      }
+    }
+  }
+}
+
+TEST_P(AffineMatmulTest, StripsGiveTheSameBits) {
+  if (kernels_->pack_strips == nullptr) GTEST_SKIP() << "reads weights as they are stored";
+  for (int bits : {2, 3, 4, 5, 6, 8}) {
+    for (int group : {32, 64, 128}) {
+      for (int64_t cols : {int64_t{group}, int64_t{3 * group}, int64_t{1152}, int64_t{2176}}) {
+        if (cols % group != 0) continue;
+        const DType dtype = group == 32 ? DType::kF16 : group == 64 ? DType::kBF16 : DType::kF32;
+        const int64_t rows = 77;
+        const Weights w = MakeWeights(rows, cols, {bits, group}, dtype, static_cast<uint32_t>(bits * group + cols));
+        AlignedBuffer<std::byte> memory;
+        const AffineRows strips = InStrips(*kernels_, w.view, rows, &memory);
+        for (ActivationBits precision : {ActivationBits::k8, ActivationBits::k15}) {
+          const std::vector<float> x = Random(29 * cols, 7);
+          for (int64_t m : {1, 2, 3, 4, 5, 6, 7, 29}) {
+            for (const auto& [begin, end] : {std::pair<int64_t, int64_t>{0, 77}, {16, 32}, {32, 77}, {16, 41}}) {
+              const std::vector<float> want = Product(scalar_, w.view, begin, end, x, m, precision);
+              ASSERT_EQ(Product(*kernels_, strips, begin, end, x, m, precision), want)
+                  << bits << " " << group << " " << cols << " " << m;
+              if (m > 1) continue;
+              Quantized q = QuantizeAll(*kernels_, x, 1, cols, ActivationFormatFor(strips, precision));
+              std::vector<float> y(end - begin, 1e30f);
+              kernels_->gemv(strips, begin, end, end, q.rows, y.data());
               ASSERT_EQ(y, want) << bits << " " << group << " " << cols;
             }
           }

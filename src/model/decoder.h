@@ -13,6 +13,7 @@
 #include "io/checkpoint.h"
 #include "kv/kv_cache.h"
 #include "model/decoder_spec.h"
+#include "model/packed_weights.h"
 #include "model/plain_flow.h"
 #include "model/rope.h"
 #include "model/weights.h"
@@ -31,6 +32,11 @@ class Decoder {
   // How matrix products are computed: exactly (the default), or fast.
   void set_products(Products products) { products_ = products; }
   Products products() const { return products_; }
+  // For Products::kFast: copies the affine weights into memory as the products read them best, when that takes at most `most` bytes
+  // (packed_weights.h). The same bits come out. Whether it was done.
+  bool PackWeights(const Checkpoint& checkpoint, int64_t most) { return packed_.Pack(&weights_, checkpoint, most, pool_); }
+  // Bytes of that copy; 0: weights are read where the file is mapped.
+  uint64_t packed_bytes() const { return packed_.bytes(); }
   // Times every operation of the passes to come; nullptr stops.
   void set_profile(OpProfile* profile) { profile_ = profile; }
   const DecoderWeights& weights() const { return weights_; }
@@ -65,6 +71,7 @@ class Decoder {
   Decoder() = default;
   DecoderSpec spec_;
   DecoderWeights weights_;
+  PackedWeights packed_;
   RopeTables ropes_;
   BufferPool<float> buffers_;
   Products products_ = Products::kF32;

@@ -200,7 +200,7 @@ bool CanMultiplyExpertsFast(std::span<const WeightMatrix> experts) {
 void ExpertLinearAffine(const float* x, int64_t ldx, std::span<const ExpertPair> pairs, std::span<const WeightMatrix> experts,
                         float* y, int64_t ldy, ExpertOutput output, ThreadPool* pool) {
   Workspace& work = ThreadWorkspace();
-  const ActivationFormat format = ActivationFormatFor(*experts[0].affine, ActivationBits::k15);
+  const ActivationFormat format = ActivationFormatFor(AffineRowsOf(experts[0]), ActivationBits::k15);
   QuantizeInputs(x, ldx, pairs, experts[0].cols, format, pool, &work);
   MakeGroups(pairs, pool, &work);
   Multiply(experts, pool, &work);

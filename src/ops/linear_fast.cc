@@ -15,7 +15,8 @@ AffineRows AffineRowsOf(const WeightMatrix& w) {
           .biases = w.biases.bytes.data(),
           .scale_dtype = w.scales.dtype,
           .format = *w.affine,
-          .cols = w.cols};
+          .cols = w.cols,
+          .strips = w.strips};
 }
 
 namespace {
@@ -47,9 +48,16 @@ Workspace& ThreadWorkspace() {
 // The first rows of a task that this thread will likely take later: kernels fetch ahead only within a task.
 void PrefetchTask(const Task& task, std::span<const LinearProduct> products) {
   const WeightMatrix& w = *products[task.product].w;
-  const int64_t stride = static_cast<int64_t>(w.weight.bytes.size()) / w.rows;
-  const std::byte* p = w.weight.bytes.data() + task.begin * stride;
-  const int64_t bytes = std::min<int64_t>(16 << 10, std::min<int64_t>(32, task.end - task.begin) * stride);
+  const std::byte* p;
+  int64_t bytes;
+  if (w.strips != nullptr) {
+    p = w.strips + task.begin / 16 * BestAffineKernels().strip_bytes(AffineRowsOf(w));
+    bytes = 2 << 10;  // the kernel goes on from there
+  } else {
+    const int64_t stride = static_cast<int64_t>(w.weight.bytes.size()) / w.rows;
+    p = w.weight.bytes.data() + task.begin * stride;
+    bytes = std::min<int64_t>(16 << 10, std::min<int64_t>(32, task.end - task.begin) * stride);
+  }
   for (int64_t i = 0; i < bytes; i += 64) __builtin_prefetch(p + i, 0, 2);
 }
 
@@ -98,7 +106,7 @@ void LinearAffine(const float* x, int64_t m, int64_t ldx, std::span<const Linear
   const int64_t chunk = std::clamp(RoundUp(DivUp(total_rows, 4 * pool->num_threads()), unit), unit, most);
   for (size_t i = 0; i < products.size(); ++i) {
     const WeightMatrix& w = *products[i].w;
-    const ActivationFormat format = ActivationFormatFor(*w.affine, bits);
+    const ActivationFormat format = ActivationFormatFor(AffineRowsOf(w), bits);
     size_t at = 0;
     while (at < formats && !(work.activations[at].format == format)) ++at;
     if (at == formats) Quantize(x, m, ldx, w.cols, format, pool, &work.activations[formats++]);

@@ -76,6 +76,7 @@ WeightMatrix RowSlice(const WeightMatrix& w, int64_t begin, int64_t end) {
   if (begin == 0 && end == w.rows && w.weight.rank() == 2) return w;
   WeightMatrix out = w;
   out.rows = end - begin;
+  out.strips = nullptr;
   out.weight = SliceOf(w.weight, begin, end);
   out.scales = SliceOf(w.scales, begin, end);
   out.biases = SliceOf(w.biases, begin, end);

@@ -18,6 +18,7 @@ struct WeightMatrix {
   StoredTensor weight;           // dense values, or packed codes [rows, cols * bits / 32] u32
   std::optional<AffineFormat> affine;
   StoredTensor scales, biases;   // [rows, cols / group_size]
+  const std::byte* strips = nullptr;  // affine: the same once more in the layout of kernels/affine_strips.h, for fast products
 
   // Bytes in the file: weight, scales and biases.
   uint64_t bytes() const { return weight.bytes.size() + scales.bytes.size() + biases.bytes.size(); }
