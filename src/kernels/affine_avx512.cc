@@ -355,6 +355,7 @@ void GemmBits(const AffineRows& w, int64_t begin, int64_t end, const QuantizedRo
         TransposeParameters(w.scale_dtype, w.biases + offset, groups * size, last, count, z + at + half * 16, kPanel);
       }
     }
+    return Ahead();  // UnpackStrip does it
   };
   GemmPanels<kB, kWide>(w.cols, group_size, begin, end, a, y, ldy, scratch, fill);
 }

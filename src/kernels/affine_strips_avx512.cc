@@ -157,15 +157,13 @@ void MultiplyPanels(const AffineRows& w, int64_t begin, int64_t end, const Quant
   const auto* strips = reinterpret_cast<const uint8_t*>(w.strips);
   const auto fill = [&](int64_t r, int64_t k0, int64_t k1, uint8_t* panel, float* s, float* z) {
     const int64_t g0 = k0 / group_size, count = (k1 - k0) / group_size, bytes = count * shape.group_bytes;
+    // Next comes the piece behind this one, at the end the panel behind this one, as much of it as was unpacked now.
+    Ahead ahead = {.bytes = k1 < w.cols || r + kPanel < end ? bytes : 0};
     for (int half = 0; half < 2; ++half) {
-      const int64_t row = std::min(r + half * kStrip, (end - 1) / kStrip * kStrip);
-      const uint8_t* p = strips + row / kStrip * shape.strip_bytes() + g0 * shape.group_bytes;
-      // What is unpacked next: the piece behind this one, at the end the strip after the next.
-      const uint8_t* next = k1 < w.cols ? p + bytes : strips + (row / kStrip + 2) * shape.strip_bytes();
+      const int64_t strip = std::min(r + half * kStrip, end - 1) / kStrip, last = (end - 1) / kStrip;
+      const uint8_t* p = strips + strip * shape.strip_bytes() + g0 * shape.group_bytes;
+      ahead.strips[half] = k1 < w.cols ? p + bytes : strips + std::min(strip + 2, last) * shape.strip_bytes();
       for (int64_t g = 0; g < count; ++g) {
-        for (int64_t at = 0; at < shape.group_bytes; at += 64) {
-          _mm_prefetch(reinterpret_cast<const char*>(next + g * shape.group_bytes + at), _MM_HINT_T1);
-        }
         const std::byte* header = reinterpret_cast<const std::byte*>(p);
         _mm512_storeu_ps(s + g * kPanel + half * kStrip, LoadParameters(w.scale_dtype, header, 0xffff));
         _mm512_storeu_ps(z + g * kPanel + half * kStrip, LoadParameters(w.scale_dtype, header + shape.header / 2, 0xffff));
@@ -179,6 +177,7 @@ void MultiplyPanels(const AffineRows& w, int64_t begin, int64_t end, const Quant
         }
       }
     }
+    return ahead;
   };
   GemmPanels<kB, kWide>(w.cols, group_size, begin, end, a, y, ldy, scratch, fill);
 }
