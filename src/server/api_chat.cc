@@ -14,6 +14,15 @@ OrderedJson UsageJson(const EngineUsage& usage, int64_t reasoning_tokens) {
           {"completion_tokens_details", {{"reasoning_tokens", reasoning_tokens}}}};
 }
 
+std::string ReadModel(Fields* fields, const App& app) {
+  const std::string model = fields->String("model", 1024).value_or("");
+  if (model.empty()) {
+    fields->Fail("model", fmt::format("is missing; here it is '{}'", app.options.model_id),
+                 "missing_required_parameter");
+  }
+  return model;
+}
+
 void TellIgnored(const Call& call, const Fields& fields) {
   std::string names;
   for (const std::string& name : fields.Unknown()) {
@@ -195,7 +204,7 @@ void HandleChatCompletions(const Call& call) {
   std::optional<ApiError> error;
   Fields fields(body, "", &error);
   ChatCall chat;
-  chat.model = fields.String("model", 1024).value_or(call.app->options.model_id);
+  chat.model = ReadModel(&fields, *call.app);
   chat.messages = ReadMessages(&fields, "messages");
   chat.tools = ReadTools(&fields, "tools");
   if (fields.ok()) ReadToolChoice(&fields, &chat);
@@ -238,7 +247,8 @@ void HandleChatCompletions(const Call& call) {
   if (adapter) {
     std::string name;
     if (call.app->FindModel(*adapter, &name) || name.empty())
-      return call.Fail({400, "'adapter' is not mounted", "adapter", "invalid_value"});
+      return call.Fail(
+          {400, fmt::format("'adapter' is '{}', which is not mounted", adapter->substr(0, 200)), "adapter", "invalid_value"});
     chat.adapter = name;
   }
   ChatPrompt prompt;

@@ -310,7 +310,7 @@ void ReadAnthropicTools(Fields* fields, ChatCall* chat, std::optional<ApiError>*
 
 // Reads what both endpoints share; answers errors itself.
 bool ReadCommon(const Call& call, Fields* fields, std::optional<ApiError>* error, ChatCall* chat) {
-  chat->model = fields->String("model", 1024).value_or(call.app->options.model_id);
+  chat->model = ReadModel(fields, *call.app);
   chat->template_args = ReadTemplateArgs(fields, *call.app);
   ReadMessagesAndSystem(fields, chat);
   ReadAnthropicTools(fields, chat, error);

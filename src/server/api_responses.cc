@@ -253,7 +253,7 @@ void HandleResponses(const Call& call) {
   Fields fields(body, "", &error);
   ChatCall chat;
   chat.prompt_param = "input";
-  chat.model = fields.String("model", 1024).value_or(call.app->options.model_id);
+  chat.model = ReadModel(&fields, *call.app);
   chat.template_args = ReadTemplateArgs(&fields, *call.app);
   OrderedJson messages = OrderedJson::array();
   const auto instructions = fields.String("instructions");

@@ -84,6 +84,7 @@ class Server:
             return status, text
 
     def chat(self, **fields):
+        fields.setdefault("model", "default_model")
         fields.setdefault("messages", [{"role": "user", "content": "The sea is"}])
         fields.setdefault("max_tokens", 16)
         status, body = self.post("/v1/chat/completions", fields)
