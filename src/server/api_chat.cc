@@ -67,10 +67,12 @@ class ChatCompletionWriter : public ChatWriter {
                                {"type", "function"},
                                {"function", {{"name", event.name}, {"arguments", ""}}}};
           out += Chunk(index, {{"tool_calls", OrderedJson::array({start})}}, nullptr, nullptr);
-          OrderedJson rest = {{"index", number}, {"function", {{"arguments", event.text}}}};
-          out += Chunk(index, {{"tool_calls", OrderedJson::array({rest})}}, shown, nullptr);
+          out += Arguments(index, event.text, shown);
           break;
         }
+        case OutputEvent::kToolArguments:
+          out += Arguments(index, event.text, shown);
+          break;
       }
     }
     return out;
@@ -132,6 +134,11 @@ class ChatCompletionWriter : public ChatWriter {
             {"created", created_},
             {"model", model_},
             {"system_fingerprint", "optiq-" OPTIQ_VERSION}};
+  }
+  // More of the last call's arguments.
+  std::string Arguments(size_t index, const std::string& text, const OrderedJson& logprobs) const {
+    const OrderedJson call = {{"index", calls_[index] - 1}, {"function", {{"arguments", text}}}};
+    return Chunk(index, {{"tool_calls", OrderedJson::array({call})}}, logprobs, nullptr);
   }
   std::string Chunk(size_t index, OrderedJson delta, OrderedJson logprobs, OrderedJson finish) const {
     OrderedJson chunk = Head("chat.completion.chunk");

@@ -47,10 +47,12 @@ class MessagesWriter : public ChatWriter {
           out += Close();
           const ChatAnswer::Call& call = answer.calls[calls_++];
           out += Open(OutputEvent::kToolCall, ToolUse(call, OrderedJson::object()));
-          out += Delta({{"type", "input_json_delta"}, {"partial_json", event.text}});
-          out += Close();
+          if (!event.text.empty()) out += Delta({{"type", "input_json_delta"}, {"partial_json", event.text}});
           break;
         }
+        case OutputEvent::kToolArguments:
+          out += Delta({{"type", "input_json_delta"}, {"partial_json", event.text}});
+          break;
       }
     }
     return out;

@@ -223,8 +223,14 @@ TEST_F(ServerTest, TooManyConnections) {
 TEST_F(ServerTest, EngineErrors) {
   Start();
   TestClient client(port());
-  engine_.submit_status = Unavailable("the queue is full");
-  EXPECT_EQ(client.Post("/v1/chat/completions", kChat).status, 429);
+  engine_.submit_status = absl::AbortedError("the queue is full");
+  auto refused = client.Post("/v1/chat/completions", kChat);
+  EXPECT_EQ(refused.status, 429);
+  EXPECT_EQ(Json::parse(refused.body)["error"]["code"], "queue_full");
+  engine_.submit_status = Unavailable("going");
+  refused = client.Post("/v1/chat/completions", kChat);
+  EXPECT_EQ(refused.status, 503);
+  EXPECT_EQ(Json::parse(refused.body)["error"]["code"], "shutting_down");
   engine_.submit_status = OkStatus();
   engine_.finish_status = DataLoss("logits are not finite");
   EXPECT_EQ(client.Post("/v1/chat/completions", kChat).status, 500);

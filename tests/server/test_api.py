@@ -3,7 +3,8 @@
 import json
 
 import pytest
-from serving import events, http
+import talker
+from serving import Server, events, http
 
 
 def test_tokenize_both_ways(server):
@@ -65,6 +66,21 @@ def test_reasoning_is_parsed_from_what_comes(server):
     body = "".join(line for line in data.split("\r\n") if line.startswith("data: ") or line.startswith("\n"))
     text = "".join(c["choices"][0]["delta"].get("content") or "" for c in events(data) if c.get("choices"))
     assert text == whole["message"]["content"] and body
+
+
+# Stop strings are looked for in the answer, not in what the model thinks before it.
+def test_stop_strings_and_thoughts(tmp_path):
+    template = "{% for m in messages %}{{ m.content }}{% endfor %}{% if think %}{{ '<think>' }}{% endif %}{# </think> #}"
+    with Server("--temp", 0, model=talker.make(tmp_path / "talker"), template=template) as server:
+        message = server.chat(stop=["i"])["choices"][0]["message"]
+        assert message["content"] == "H" and "reasoning" not in message
+        for stream in (False, True):
+            body = {"model": "default_model", "messages": [{"role": "user", "content": "x"}], "stop": ["i"], "chat_template_kwargs": {"think": True}, "stream": stream}
+            text = server.post("/v1/chat/completions", body)[1]
+            if stream:
+                assert "".join(c["choices"][0]["delta"].get("reasoning", "") for c in events(text) if c["choices"]) == "Hi."
+            else:
+                assert text["choices"][0]["message"]["reasoning"] == "Hi." and text["choices"][0]["finish_reason"] == "stop"
 
 
 def test_head_and_http_1_0(server):
