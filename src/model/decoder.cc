@@ -124,8 +124,9 @@ Status Decoder::ForwardBatch(std::span<const Input> batch, std::vector<float>* l
   }
 }
 
-Status Decoder::NotFinite() const {
-  return DataLoss("the model's logits are not finite: {}", DescribeDamage(weights_));
+Status Decoder::NotFinite() {
+  if (not_finite_.ok()) not_finite_ = DataLoss("the model's logits are not finite: {}", DescribeDamage(weights_));
+  return not_finite_;
 }
 
 Status Decoder::Logits(const float* hidden, int64_t rows, std::vector<float>* logits) {
