@@ -183,7 +183,8 @@ std::string ReadText(Fields* fields, const OrderedJson& json, const std::string&
     } else if (!block.contains("text") || !block["text"].is_string()) {
       fields->Fail(here + ".text", "must be a string", "invalid_type");
     } else {
-      text += (text.empty() ? "" : "\n") + block["text"].get<std::string>();
+      if (!text.empty()) text += '\n';
+      text += block["text"].get_ref<const std::string&>();
     }
   }
   return text;

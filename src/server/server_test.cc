@@ -154,7 +154,7 @@ TEST_F(ServerTest, BrokenRequests) {
                                                                                     << answer.head << answer.body;
   }
   std::string headers;
-  for (int i = 0; i < 120; ++i) headers += "A" + std::to_string(i) + ": b\r\n";
+  for (int i = 0; i < 120; ++i) headers += fmt::format("A{}: b\r\n", i);
   EXPECT_EQ(TestClient(port()).Get("/health", headers).status, 431);
   EXPECT_EQ(TestClient(port()).Get("/health").status, 200);
 }
