@@ -3,7 +3,7 @@
 
     optiq serve --model MODEL --port 8080 --quiet &
     bench/serve_load.py --url http://127.0.0.1:8080 --clients 1,4,16 --tokens 64
-    bench/serve_load.py --url http://127.0.0.1:8080 --soak 1800        # mixed traffic with clients that leave; needs optiq's /props
+    bench/serve_load.py --url http://127.0.0.1:8080 --soak 1800 --clients 24 --pid PID   # mixed traffic with clients that leave; needs optiq's /props
 
 Only the standard library, so that the same script measures any server.
 """
@@ -72,27 +72,50 @@ def get(url, path):
     return json.loads(connection.getresponse().read())
 
 
-def soak(url, model, seconds):
-    stop, counts, lock = time.time() + seconds, {"whole": 0, "left": 0, "refused": 0}, threading.Lock()
+def resident(pid):
+    """Megabytes that are not mapped files."""
+    for line in open(f"/proc/{pid}/status"):
+        if line.startswith("RssAnon"):
+            return int(line.split()[1]) / 1024
 
-    def client(seed):
-        rng = random.Random(seed)
+
+def soak(url, model, seconds, clients, pid):
+    """Mixed traffic; every half minute what the server holds, at the end whether anything is stuck."""
+    begin = time.time()
+    stop, counts, lock = begin + seconds, {"whole": 0, "left": 0, "refused": 0, "failed": 0}, threading.Lock()
+    oldest = [0.0] * clients  # when each client's request began
+
+    def client(index):
+        rng = random.Random(index)
         while time.time() < stop:
             leave = rng.randrange(1, 20) if rng.random() < 0.4 else None
-            prompt = "Once more. " * rng.randrange(1, 60)
-            first, _, _ = stream(url, model, prompt, rng.randrange(1, 48), leave, rng.randrange(1000))
+            prompt = rng.choice(TOPICS) + ": " + "Once more. " * rng.randrange(1, 60)
+            oldest[index] = time.time()
+            try:
+                first, _, _ = stream(url, model, prompt, rng.randrange(1, 48), leave, rng.randrange(1000))
+                what = "refused" if first is None else "left" if leave else "whole"
+            except (OSError, http.client.HTTPException) as error:
+                print("failed:", repr(error), flush=True)
+                what = "failed"
             with lock:
-                counts["refused" if first is None else "left" if leave else "whole"] += 1
+                counts[what] += 1
 
-    threads = [threading.Thread(target=client, args=(i,)) for i in range(24)]
+    threads = [threading.Thread(target=client, args=(i,)) for i in range(clients)]
     for t in threads:
         t.start()
-    for t in threads:
-        t.join()
-    time.sleep(0.5)
+    while any(t.is_alive() for t in threads):
+        stats = get(url, "/props")["stats"]
+        print(f"{time.time() - begin:6.0f} s: {resident(pid) if pid else float('nan'):8.1f} MB, KV {stats['kv_bytes_active'] / 1e6:7.2f} MB active "
+              f"{stats['kv_bytes_cached'] / 1e6:7.2f} MB cached, {stats['running']} running, {stats['waiting']} waiting, "
+              f"longest request now {time.time() - min(oldest):.1f} s, {counts}", flush=True)
+        until = time.time() + 30
+        while time.time() < until and any(t.is_alive() for t in threads):
+            time.sleep(0.2)
+    time.sleep(1)
     stats = get(url, "/props")["stats"]
-    print(counts, stats)
+    print(counts, stats, f"{resident(pid):.1f} MB" if pid else "", flush=True)
     assert stats["running"] == stats["waiting"] == stats["kv_bytes_active"] == 0, "something is stuck"
+    assert counts["failed"] == 0, "answers broke off"
 
 
 def main():
@@ -102,12 +125,13 @@ def main():
     parser.add_argument("--tokens", type=int, default=64)
     parser.add_argument("--rounds", type=int, default=2)
     parser.add_argument("--words", type=int, default=56, help="words of each prompt, about")
-    parser.add_argument("--soak", type=float, help="seconds of mixed traffic instead")
+    parser.add_argument("--soak", type=float, help="seconds of mixed traffic instead, with the first number of --clients")
+    parser.add_argument("--pid", type=int, help="of the server: its resident memory is shown too")
     args = parser.parse_args()
     url = urllib.parse.urlparse(args.url)
     model = get(url, "/v1/models")["data"][0]["id"]
     if args.soak:
-        return soak(url, model, args.soak)
+        return soak(url, model, args.soak, int(args.clients.split(",")[0]), args.pid)
     stream(url, model, "Warm up.", 8)
     for clients in map(int, args.clients.split(",")):
         load(url, model, clients, args.tokens, args.rounds, args.words)

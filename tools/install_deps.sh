@@ -29,6 +29,15 @@ if ((${#keep[@]})); then
   $sudo apt-get install -y -qq --no-install-recommends "${keep[@]}" > build/apt.log 2>&1 ||
     { tail -20 build/apt.log; echo "could not install: ${keep[*]}" >&2; exit 1; }
 fi
+# A browser for the test of the page, where one is wanted (CI): without it that test is skipped.
+if [[ -n ${OPTIQ_BROWSER:-} ]] && ! command -v chromium >/dev/null && ! command -v google-chrome >/dev/null; then
+  echo "installing: chromium"
+  sudo=""
+  [[ $(id -u) == 0 ]] || sudo="sudo"
+  { $sudo apt-get update -qq || true
+    DEBIAN_FRONTEND=noninteractive $sudo apt-get install -y -qq --no-install-recommends chromium fonts-dejavu-core; } > build/apt-browser.log 2>&1 ||
+    echo "no chromium: the page is not tested (build/apt-browser.log)"
+fi
 if ! command -v cargo >/dev/null; then
   echo "cargo is missing: Rust 1.80 or newer is needed for the text library (Debian 12's own is too old); install it with rustup" >&2
   exit 1

@@ -46,7 +46,7 @@ StatusOr<std::unique_ptr<Answer>> Answer::Create(EngineRequest request, const To
                                                  std::span<const int32_t> end_ids, int64_t vocab_size, int64_t context,
                                                  bool drafts) {
   RETURN_IF_ERROR(Check(request, vocab_size, context));
-  ASSIGN_OR_RETURN(StopMatcher stops, StopMatcher::Create(request.stop));
+  ASSIGN_OR_RETURN(ScopedStops stops, ScopedStops::Create(request.stop, request.stop_scope));
   ASSIGN_OR_RETURN(TextStream stream, TextStream::Create(tokenizer, !request.keep_special));
   // A draft would have to be checked against the constraint token by token: it has one row at a time.
   drafts = drafts && request.constraint == nullptr;
@@ -54,7 +54,7 @@ StatusOr<std::unique_ptr<Answer>> Answer::Create(EngineRequest request, const To
       new Answer(std::move(request), std::move(stream), std::move(stops), end_ids, vocab_size, context, drafts));
 }
 
-Answer::Answer(EngineRequest request, TextStream stream, StopMatcher stops, std::span<const int32_t> end_ids,
+Answer::Answer(EngineRequest request, TextStream stream, ScopedStops stops, std::span<const int32_t> end_ids,
                int64_t vocab_size, int64_t context, bool drafts)
     : request_(std::move(request)),
       stream_(std::move(stream)),
@@ -137,12 +137,8 @@ Status Answer::SampleRows(std::span<float> rows) {
   }
   if (!ended_ || stops_.matched()) return OkStatus();
   ASSIGN_OR_RETURN(const std::string rest, stream_.Flush());
-  text_ += stops_.Push(rest);
-  if (stops_.matched()) {
-    reason_ = FinishReason::kStop;  // completed by the last, held-back bytes
-  } else {
-    text_ += stops_.Flush();
-  }
+  text_ += stops_.Finish(rest);
+  if (stops_.matched()) reason_ = FinishReason::kStop;  // completed by the last, held-back bytes
   return OkStatus();
 }
 
@@ -171,8 +167,7 @@ bool Answer::Deliver(EngineSink* sink) {
     if (!ended_ && request_.constraint->done()) {
       End(FinishReason::kStop);
       auto rest = stream_.Flush();
-      if (rest.ok()) text_ += stops_.Push(*rest);
-      if (!stops_.matched()) text_ += stops_.Flush();
+      text_ += stops_.Finish(rest.ok() ? *rest : "");
     }
   }
   if (!text_.empty() || !ids_.empty()) sink->OnTokens(text_, ids_, logprobs_);

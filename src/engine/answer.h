@@ -13,7 +13,7 @@
 #include "engine/engine.h"
 #include "engine/ngram_draft.h"
 #include "engine/sampler.h"
-#include "engine/stop_matcher.h"
+#include "engine/scoped_stops.h"
 #include "text/text_stream.h"
 
 namespace optiq {
@@ -56,7 +56,7 @@ class Answer {
   std::string stop() const { return stops_.matched() ? stops_.stop() : ""; }
 
  private:
-  Answer(EngineRequest request, TextStream stream, StopMatcher stops, std::span<const int32_t> end_ids,
+  Answer(EngineRequest request, TextStream stream, ScopedStops stops, std::span<const int32_t> end_ids,
          int64_t vocab_size, int64_t context, bool drafts);
   Status SampleRows(std::span<float> rows);
   // Takes one token; false when it was the last.
@@ -68,7 +68,7 @@ class Answer {
 
   EngineRequest request_;
   TextStream stream_;
-  StopMatcher stops_;
+  ScopedStops stops_;
   Sampler sampler_;
   std::span<const int32_t> end_ids_;
   int64_t vocab_size_, context_;

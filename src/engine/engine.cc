@@ -218,8 +218,8 @@ class EngineImpl : public Engine {
     }
     if (alive_.size() + n > static_cast<size_t>(options_.max_concurrent + options_.max_queued)) {
       ++rejected_;
-      return Unavailable("{} requests are running and waiting, as many as there may be; try again later",
-                         alive_.size());
+      return absl::AbortedError(
+          fmt::format("{} requests are running and waiting, as many as there may be; try again later", alive_.size()));
     }
     return OkStatus();
   }

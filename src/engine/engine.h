@@ -13,6 +13,7 @@
 #include "base/status.h"
 #include "engine/generate.h"
 #include "engine/sampler.h"
+#include "engine/scoped_stops.h"
 #include "kv/kv_plan.h"
 #include "model/decoder.h"
 #include "text/tokenizer.h"
@@ -36,6 +37,7 @@ struct EngineRequest {
   int64_t max_tokens = 256;     // 0 only together with prompt_logprobs
   SamplingParams sampling;      // the same seed gives the same tokens, whatever else runs
   std::vector<std::string> stop;
+  StopScope stop_scope;          // the thoughts, where stop strings do not apply
   bool ignore_eos = false;
   int top_logprobs = -1;         // 0..20 alternatives per token beside its own logprob; -1: no logprobs
   bool prompt_logprobs = false;  // of the prompt's tokens too (echo)
@@ -73,7 +75,7 @@ class EngineSink {
 
 struct EngineOptions {
   int64_t max_concurrent = 16;        // sequences in one batch
-  int64_t max_queued = 256;           // beyond it Submit refuses (kUnavailable)
+  int64_t max_queued = 256;           // beyond it Submit refuses (kAborted)
   int64_t context_length = 0;         // tokens per sequence; 0: the model's own
   int64_t kv_bytes = 0;               // budget of all live caches; 0: from the machine's free memory
   int64_t prefix_cache_bytes = 0;     // of it, for keys and values of earlier prompts; 0: off
@@ -110,7 +112,7 @@ class Engine {
   virtual ~Engine() = default;
 
   // From any thread. Refuses at once what can never run: kInvalidArgument (parameters, an unknown adapter), kOutOfRange (longer than the
-  // context; the message has both numbers), kUnavailable (queue full, or draining).
+  // context; the message has both numbers), kAborted (the queue is full: come again), kUnavailable (draining).
   virtual StatusOr<RequestId> Submit(EngineRequest request, std::shared_ptr<EngineSink> sink) = 0;
   // From any thread; takes effect within one step, OnFinish follows with kCancelled. Unknown or finished ids are ignored.
   virtual void Cancel(RequestId id) = 0;

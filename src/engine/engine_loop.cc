@@ -217,7 +217,7 @@ void EngineLoop::Step() {
     if (part.prompt) prompt_tokens += static_cast<int64_t>(part.ids.size());
   }
   const auto begin = EngineClock::now();
-  const Status status = decoder_->ForwardBatch(batch, &logits_);
+  const Status status = decoder_->ForwardBatch(batch, &logits_, &finite_);
   pacer_.Record(prompt_tokens, SecondsBetween(begin, EngineClock::now()));
   ++stats_.steps;
   if (!status.ok()) {
@@ -225,6 +225,13 @@ void EngineLoop::Step() {
     return;
   }
   stats_.prompt_tokens += prompt_tokens;
+  for (Part& part : parts) {  // whose numbers are broken fails alone
+    const auto first = finite_.begin() + static_cast<std::ptrdiff_t>(part.logit_row);
+    const size_t n = !part.prompt ? part.ids.size() : part.logits;
+    if (std::find(first, first + static_cast<std::ptrdiff_t>(n), false) == first + static_cast<std::ptrdiff_t>(n)) continue;
+    Finish(part.sequence, decoder_->NotFinite(), FinishReason::kCancelled, "");
+    part.logits = false;
+  }
   SampleAll(parts, &logits_);
   // Answers first: prompt logprobs take their time.
   for (Part& part : parts) {

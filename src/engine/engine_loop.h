@@ -81,6 +81,7 @@ class EngineLoop {
   bool can_draft_ = false;
   std::vector<std::shared_ptr<Sequence>> running_;  // in order of admission
   std::vector<float> logits_;
+  std::vector<bool> finite_;  // of the rows of logits_
   int64_t reserved_ = 0;
   EngineStats stats_;
   std::vector<std::function<void()>> ended_;

@@ -3,8 +3,11 @@
 
 #include <algorithm>
 #include <cmath>
+#include <filesystem>
+#include <fstream>
 #include <thread>
 
+#include "base/json.h"
 #include "engine/engine_test_util.h"
 #include "engine/logprobs.h"
 
@@ -227,6 +230,61 @@ TEST(EngineOutputTest, Embeddings) {
     engine->Drain(std::chrono::milliseconds(1000));
     EXPECT_EQ(engine->Embed(prompts, Engine::Pooling::kMean).status().code(), absl::StatusCode::kUnavailable);
   }
+}
+
+// A model one of whose tokens has no numbers: who uses it fails, the others of the batch get what they get without him.
+TEST(EngineOutputTest, BrokenNumbersFailTheirOwnRequestOnly) {
+  namespace fs = std::filesystem;
+  constexpr int32_t kBroken = 77;
+  const fs::path directory = fs::path(testing::TempDir()) / "broken_token";
+  fs::remove_all(directory);
+  fs::copy(std::string(OPTIQ_TEST_DATA) + "/goldens/models/llama", directory);
+  std::fstream file(directory / "model.safetensors", std::ios::in | std::ios::out | std::ios::binary);
+  uint64_t header = 0;
+  file.read(reinterpret_cast<char*>(&header), sizeof(header));
+  std::string text(header, 0);
+  file.read(text.data(), static_cast<std::streamsize>(header));
+  const Json embedding = Json::parse(text)["model.embed_tokens.weight"];
+  ASSERT_EQ(embedding["dtype"], "F16");
+  const int64_t width = embedding["shape"][1];
+  file.seekp(static_cast<std::streamoff>(8 + header + embedding["data_offsets"][0].get<uint64_t>() + kBroken * width * 2));
+  const std::vector<uint16_t> nan(width, 0x7E00);
+  file.write(reinterpret_cast<const char*>(nan.data()), width * 2);
+  file.close();
+  ASSERT_TRUE(file.good());
+
+  EngineRig rig(directory.string());
+  const auto request = [&](uint32_t seed, bool broken) {
+    EngineRequest r = rig.Request(40, 10, seed);
+    for (int32_t& id : r.prompt) id = id == kBroken ? kBroken + 1 : id;
+    if (broken) r.prompt[20] = kBroken;
+    r.sampling.logit_bias = {{kBroken, -100}};
+    r.top_logprobs = 1;
+    return r;
+  };
+  const auto engine = rig.Start();
+  std::vector<std::vector<int32_t>> alone;
+  for (uint32_t i = 0; i < 3; ++i) alone.push_back(RunOne(engine.get(), request(i, false))->tokens);
+  for (const bool prompt_logprobs : {true, false}) {
+    std::vector<std::shared_ptr<Listener>> good, bad;
+    for (uint32_t i = 0; i < 3; ++i) {
+      good.push_back(Submit(engine.get(), request(i, false)));
+      EngineRequest r = request(10 + i, true);
+      r.prompt_logprobs = prompt_logprobs;
+      if (prompt_logprobs && i == 2) r.max_tokens = 0;
+      bad.push_back(Submit(engine.get(), r));
+    }
+    for (size_t i = 0; i < 3; ++i) {
+      bad[i]->Wait();
+      EXPECT_EQ(bad[i]->status.code(), absl::StatusCode::kDataLoss) << bad[i]->status;
+      EXPECT_EQ(bad[i]->count(), 0u);
+      good[i]->Wait();
+      EXPECT_TRUE(good[i]->status.ok()) << good[i]->status;
+      EXPECT_EQ(good[i]->tokens, alone[i]);
+    }
+  }
+  EXPECT_EQ(engine->stats().failed, 6);
+  EXPECT_EQ(engine->stats().kv_bytes_active, 0);
 }
 
 TEST(EngineOutputTest, DraftsDoNotChangeTheAnswer) {

@@ -59,7 +59,7 @@ TEST(EngineStressTest, NothingIsLeftBehind) {
           const bool fits = r.prompt.size() <= 600;
           const auto id = engine->Submit(r, listener);
           if (!id.ok()) {
-            EXPECT_EQ(id.status().code(), fits ? absl::StatusCode::kUnavailable : absl::StatusCode::kOutOfRange);
+            EXPECT_EQ(id.status().code(), fits ? absl::StatusCode::kAborted : absl::StatusCode::kOutOfRange);
             ++refused;
             // As a client does: it waits for room.
             if (fits && !mine.empty()) mine[random() % mine.size()].first->Wait();

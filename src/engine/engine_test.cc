@@ -208,7 +208,7 @@ TEST(EngineTest, TheQueueHasABound) {
   std::vector<std::shared_ptr<Listener>> listeners;
   for (uint32_t i = 0; i < 3; ++i) listeners.push_back(Submit(engine.get(), rig.Request(10, 3000, i), &ids[i]));
   EXPECT_EQ(engine->Submit(rig.Request(10, 1, 9), std::make_shared<Listener>()).status().code(),
-            absl::StatusCode::kUnavailable);
+            absl::StatusCode::kAborted);
   for (RequestId id : ids) engine->Cancel(id);
   for (const auto& l : listeners) {
     l->Wait();

@@ -74,7 +74,7 @@ class EngineRig {
  public:
   explicit EngineRig(const std::string& model, Products products = Products::kFast, int threads = 2) : pool_(threads) {
     const std::string data = std::string(OPTIQ_TEST_DATA) + "/goldens/";
-    auto checkpoint = Checkpoint::Open(data + "models/" + model);
+    auto checkpoint = Checkpoint::Open(model.starts_with('/') ? model : data + "models/" + model);
     EXPECT_TRUE(checkpoint.ok()) << checkpoint.status();
     checkpoint_ = *std::move(checkpoint);
     auto decoder = Decoder::Load(*checkpoint_, &pool_);

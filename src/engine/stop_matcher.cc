@@ -46,6 +46,9 @@ std::string StopMatcher::Push(std::string_view piece) {
   return out;
 }
 
-std::string StopMatcher::Flush() { return std::exchange(held_, ""); }
+std::string StopMatcher::Flush() {
+  for (Pattern& pattern : patterns_) pattern.state = 0;
+  return std::exchange(held_, "");
+}
 
 }  // namespace optiq

@@ -19,7 +19,7 @@ class StopMatcher {
 
   // Takes a piece, returns the text that is now safe to show. Empty once matched().
   std::string Push(std::string_view piece);
-  // The end of the text: what was held back.
+  // What was held back. Nothing is found across this point.
   std::string Flush();
 
   bool matched() const { return match_ >= 0; }

@@ -1,3 +1,4 @@
+#include "engine/scoped_stops.h"
 #include "engine/stop_matcher.h"
 
 #include <gtest/gtest.h>
@@ -84,6 +85,58 @@ TEST(StopMatcher, DoesNotDependOnTheCuts) {
       pieces.back() += c;
     }
     EXPECT_EQ(Feed(stops, pieces), expected) << text;
+  }
+}
+
+Outcome FeedScoped(const StopScope& scope, const std::vector<std::string>& stops, const std::vector<std::string>& pieces) {
+  ScopedStops matcher = *ScopedStops::Create(stops, scope);
+  Outcome out;
+  for (const std::string& piece : pieces) {
+    out.text += matcher.Push(piece);
+    if (matcher.matched()) break;
+  }
+  if (!matcher.matched()) out.text += matcher.Finish("");
+  out.matched = matcher.matched();
+  if (out.matched) out.stop = matcher.stop();
+  return out;
+}
+
+TEST(ScopedStops, ThoughtsAreNotSearched) {
+  const StopScope think = {.open = "<think>", .close = "</think>"};
+  StopScope inside = think, anywhere = think;
+  inside.inside = anywhere.anywhere = true;
+  const struct {
+    StopScope scope;
+    std::vector<std::string> stops;
+    std::string text;
+    Outcome want;
+  } cases[] = {
+      {think, {"b"}, "abc", {"a", true, "b"}},
+      {think, {"b"}, "<think>b</think>abc", {"<think>b</think>a", true, "b"}},
+      {think, {"b"}, " \n<think>b</think>\n<think>b</think>c", {" \n<think>b</think>\n<think>b</think>c", false, ""}},
+      {think, {"b"}, "a<think>b</think>c", {"a<think>", true, "b"}},  // too late for a thought
+      {anywhere, {"b"}, "a<think>b</think>cb", {"a<think>b</think>c", true, "b"}},
+      {inside, {"b"}, "b</thin</think>b", {"b</thin</think>", true, "b"}},
+      {inside, {"b"}, "never closed b", {"never closed b", false, ""}},
+      {think, {"<"}, "<think>x</think>y<z", {"<think>x</think>y", true, "<"}},
+      {think, {"<"}, "<thin", {"", true, "<"}},
+      {think, {"nk>"}, "<think>x</think>", {"<think>x</think>", false, ""}},
+      {anywhere, {"ax"}, "a<think></think>x", {"a<think></think>x", false, ""}},
+      {anywhere, {"<t"}, "<<think>", {"<<think>", false, ""}},
+      {{}, {"b"}, "<think>b", {"<think>", true, "b"}},
+  };
+  std::mt19937 random(3);
+  for (const auto& c : cases) {
+    EXPECT_EQ(FeedScoped(c.scope, c.stops, {c.text}), c.want) << c.text;
+    for (int round = 0; round < 40; ++round) {
+      std::vector<std::string> pieces;
+      for (size_t at = 0; at < c.text.size();) {
+        const size_t n = 1 + random() % (round < 5 ? 1 : 5);
+        pieces.push_back(c.text.substr(at, n));
+        at += n;
+      }
+      EXPECT_EQ(FeedScoped(c.scope, c.stops, pieces), c.want) << c.text;
+    }
   }
 }
 

@@ -64,7 +64,7 @@ Status Decoder::Forward(std::span<const int32_t> ids, KvCache* cache, bool all_l
   return ForwardBatch({&input, 1}, logits);
 }
 
-Status Decoder::ForwardBatch(std::span<const Input> batch, std::vector<float>* logits) {
+Status Decoder::ForwardBatch(std::span<const Input> batch, std::vector<float>* logits, std::vector<bool>* finite) {
   std::vector<int32_t> ids;
   for (const Input& input : batch) {
     if (input.ids.empty()) return InvalidArgument("no tokens to run");
@@ -111,14 +111,31 @@ Status Decoder::ForwardBatch(std::span<const Input> batch, std::vector<float>* l
                    wanted * spec_.hidden_size * sizeof(float));
       kept += wanted;
     }
-    return Logits(hidden, logit_rows, logits);
+    if (finite == nullptr) return Logits(hidden, logit_rows, logits);
+    finite->resize(logit_rows);
+    RETURN_IF_ERROR(Project(hidden, logit_rows, logits));
+    for (int64_t r = 0; r < logit_rows; ++r) {
+      (*finite)[r] = IsFiniteRow(logits->data() + r * spec_.vocab_size, spec_.vocab_size);
+    }
+    return OkStatus();
   } catch (const std::bad_alloc&) {
     return ResourceExhausted("no memory for {} tokens at position {}; use a shorter prompt", ids.size(),
                              batch.front().cache->length());
   }
 }
 
+Status Decoder::NotFinite() {
+  if (not_finite_.ok()) not_finite_ = DataLoss("the model's logits are not finite: {}", DescribeDamage(weights_));
+  return not_finite_;
+}
+
 Status Decoder::Logits(const float* hidden, int64_t rows, std::vector<float>* logits) {
+  RETURN_IF_ERROR(Project(hidden, rows, logits));
+  if (!IsFiniteRow(logits->data(), static_cast<int64_t>(logits->size()))) return NotFinite();
+  return OkStatus();
+}
+
+Status Decoder::Project(const float* hidden, int64_t rows, std::vector<float>* logits) {
   try {
     logits->resize(rows * spec_.vocab_size);
   } catch (const std::bad_alloc&) {
@@ -131,9 +148,6 @@ Status Decoder::Logits(const float* hidden, int64_t rows, std::vector<float>* lo
     for (int64_t r = 0; r < rows; ++r) {
       SoftcapRow(logits->data() + r * spec_.vocab_size, spec_.vocab_size, spec_.final_logit_softcapping);
     }
-  }
-  if (!IsFiniteRow(logits->data(), static_cast<int64_t>(logits->size()))) {
-    return DataLoss("the model's logits are not finite: {}", DescribeDamage(weights_));
   }
   return OkStatus();
 }

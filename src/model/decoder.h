@@ -63,15 +63,20 @@ class Decoder {
   };
   // Forward for several sequences at once; logits holds their rows one after the other. With products of a fixed order
   // (WithFixedOrder) and a kind named, a sequence's bits do not depend on what else is in the batch.
-  Status ForwardBatch(std::span<const Input> batch, std::vector<float>* logits);
+  // finite: nullptr, or whether each row of logits is; then rows that are not fail no one.
+  Status ForwardBatch(std::span<const Input> batch, std::vector<float>* logits, std::vector<bool>* finite = nullptr);
+  // kDataLoss: what logits that are not finite come from. The first call reads all weights.
+  Status NotFinite();
   // Logits of states that ForwardBatch gave: f32 [rows, vocab_size].
   Status Logits(const float* hidden, int64_t rows, std::vector<float>* logits);
 
  private:
   Decoder() = default;
+  Status Project(const float* hidden, int64_t rows, std::vector<float>* logits);
   DecoderSpec spec_;
   DecoderWeights weights_;
   PackedWeights packed_;
+  Status not_finite_;  // of NotFinite, once it was called
   RopeTables ropes_;
   BufferPool<float> buffers_;
   Products products_ = Products::kF32;

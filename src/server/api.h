@@ -30,6 +30,8 @@ OrderedJson UsageJson(const EngineUsage& usage, int64_t reasoning_tokens);
 // one).
 std::optional<ApiError> ReadPrompts(const App& app, const OrderedJson* json, const char* param, size_t most,
                                     std::vector<std::pair<std::string, std::vector<int32_t>>>* prompts);
+// The model that the request names: the protocols ask for one.
+std::string ReadModel(Fields* fields, const App& app);
 // "x-optiq-ignored": fields that no endpoint knows are told to the client.
 void TellIgnored(const Call& call, const Fields& fields);
 

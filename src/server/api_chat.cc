@@ -14,6 +14,15 @@ OrderedJson UsageJson(const EngineUsage& usage, int64_t reasoning_tokens) {
           {"completion_tokens_details", {{"reasoning_tokens", reasoning_tokens}}}};
 }
 
+std::string ReadModel(Fields* fields, const App& app) {
+  const std::string model = fields->String("model", 1024).value_or("");
+  if (model.empty()) {
+    fields->Fail("model", fmt::format("is missing; here it is '{}'", app.options.model_id),
+                 "missing_required_parameter");
+  }
+  return model;
+}
+
 void TellIgnored(const Call& call, const Fields& fields) {
   std::string names;
   for (const std::string& name : fields.Unknown()) {
@@ -58,10 +67,12 @@ class ChatCompletionWriter : public ChatWriter {
                                {"type", "function"},
                                {"function", {{"name", event.name}, {"arguments", ""}}}};
           out += Chunk(index, {{"tool_calls", OrderedJson::array({start})}}, nullptr, nullptr);
-          OrderedJson rest = {{"index", number}, {"function", {{"arguments", event.text}}}};
-          out += Chunk(index, {{"tool_calls", OrderedJson::array({rest})}}, shown, nullptr);
+          out += Arguments(index, event.text, shown);
           break;
         }
+        case OutputEvent::kToolArguments:
+          out += Arguments(index, event.text, shown);
+          break;
       }
     }
     return out;
@@ -123,6 +134,11 @@ class ChatCompletionWriter : public ChatWriter {
             {"created", created_},
             {"model", model_},
             {"system_fingerprint", "optiq-" OPTIQ_VERSION}};
+  }
+  // More of the last call's arguments.
+  std::string Arguments(size_t index, const std::string& text, const OrderedJson& logprobs) const {
+    const OrderedJson call = {{"index", calls_[index] - 1}, {"function", {{"arguments", text}}}};
+    return Chunk(index, {{"tool_calls", OrderedJson::array({call})}}, logprobs, nullptr);
   }
   std::string Chunk(size_t index, OrderedJson delta, OrderedJson logprobs, OrderedJson finish) const {
     OrderedJson chunk = Head("chat.completion.chunk");
@@ -195,7 +211,7 @@ void HandleChatCompletions(const Call& call) {
   std::optional<ApiError> error;
   Fields fields(body, "", &error);
   ChatCall chat;
-  chat.model = fields.String("model", 1024).value_or(call.app->options.model_id);
+  chat.model = ReadModel(&fields, *call.app);
   chat.messages = ReadMessages(&fields, "messages");
   chat.tools = ReadTools(&fields, "tools");
   if (fields.ok()) ReadToolChoice(&fields, &chat);
@@ -238,7 +254,8 @@ void HandleChatCompletions(const Call& call) {
   if (adapter) {
     std::string name;
     if (call.app->FindModel(*adapter, &name) || name.empty())
-      return call.Fail({400, "'adapter' is not mounted", "adapter", "invalid_value"});
+      return call.Fail(
+          {400, fmt::format("'adapter' is '{}', which is not mounted", adapter->substr(0, 200)), "adapter", "invalid_value"});
     chat.adapter = name;
   }
   ChatPrompt prompt;

@@ -301,7 +301,7 @@ void HandleCompletions(const Call& call) {
   Fields fields(body, "", &error);
   CompletionOptions options;
   EngineRequest request;
-  options.model = fields.String("model", 1024).value_or(app.options.model_id);
+  options.model = ReadModel(&fields, app);
   const OrderedJson* prompt = fields.Any("prompt");
   request.sampling = ReadSampling(&fields, app);
   options.echo = fields.Bool("echo").value_or(false);

@@ -35,7 +35,7 @@ void HandleEmbeddings(const Call& call) {
   if (const auto error = ParseBody(call.request(), &body)) return call.Fail(*error);
   std::optional<ApiError> error;
   Fields fields(body, "", &error);
-  const std::string model = fields.String("model", 1024).value_or(app.options.model_id);
+  const std::string model = ReadModel(&fields, app);
   const OrderedJson* input = fields.Any("input");
   const bool base64 = fields.OneOf("encoding_format", {"float", "base64"}).value_or("float") == "base64";
   const auto dimensions = fields.Int("dimensions", 1, app.hidden_size > 0 ? app.hidden_size : INT32_MAX);

@@ -51,10 +51,13 @@ ApiError ToApiError(const Status& status) {
     case absl::StatusCode::kOutOfRange:
       error.code = "context_length_exceeded";
       break;
+    case absl::StatusCode::kAborted:
+      error.status = 429;
+      error.code = "queue_full";
+      break;
     case absl::StatusCode::kUnavailable:
-      // A full queue is the client's to retry; draining is the server's.
-      error.status = error.message.find("shutting down") == std::string::npos ? 429 : 503;
-      error.code = error.status == 429 ? "queue_full" : "shutting_down";
+      error.status = 503;
+      error.code = "shutting_down";
       break;
     case absl::StatusCode::kResourceExhausted:
       error.status = 503;

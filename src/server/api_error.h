@@ -18,8 +18,8 @@ struct ApiError {
   std::string message, param, code;  // param and code: empty for null
 };
 
-// kOutOfRange: 400 context_length_exceeded; kInvalidArgument and kDataLoss of parsing: 400; kUnavailable: 503 or 429
-// (queue full); kResourceExhausted: 503; others 500.
+// kOutOfRange: 400 context_length_exceeded; kInvalidArgument and kDataLoss of parsing: 400; kAborted: 429
+// (the queue is full); kUnavailable: 503 (draining); kResourceExhausted: 503; others 500.
 ApiError ToApiError(const Status& status);
 
 OrderedJson ErrorJson(const ApiError& error, Protocol protocol, std::string_view request_id = "");

@@ -47,10 +47,12 @@ class MessagesWriter : public ChatWriter {
           out += Close();
           const ChatAnswer::Call& call = answer.calls[calls_++];
           out += Open(OutputEvent::kToolCall, ToolUse(call, OrderedJson::object()));
-          out += Delta({{"type", "input_json_delta"}, {"partial_json", event.text}});
-          out += Close();
+          if (!event.text.empty()) out += Delta({{"type", "input_json_delta"}, {"partial_json", event.text}});
           break;
         }
+        case OutputEvent::kToolArguments:
+          out += Delta({{"type", "input_json_delta"}, {"partial_json", event.text}});
+          break;
       }
     }
     return out;
@@ -181,7 +183,8 @@ std::string ReadText(Fields* fields, const OrderedJson& json, const std::string&
     } else if (!block.contains("text") || !block["text"].is_string()) {
       fields->Fail(here + ".text", "must be a string", "invalid_type");
     } else {
-      text += (text.empty() ? "" : "\n") + block["text"].get<std::string>();
+      if (!text.empty()) text += '\n';
+      text += block["text"].get_ref<const std::string&>();
     }
   }
   return text;
@@ -310,7 +313,7 @@ void ReadAnthropicTools(Fields* fields, ChatCall* chat, std::optional<ApiError>*
 
 // Reads what both endpoints share; answers errors itself.
 bool ReadCommon(const Call& call, Fields* fields, std::optional<ApiError>* error, ChatCall* chat) {
-  chat->model = fields->String("model", 1024).value_or(call.app->options.model_id);
+  chat->model = ReadModel(fields, *call.app);
   chat->template_args = ReadTemplateArgs(fields, *call.app);
   ReadMessagesAndSystem(fields, chat);
   ReadAnthropicTools(fields, chat, error);

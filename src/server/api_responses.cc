@@ -23,7 +23,10 @@ class ResponsesWriter : public ChatWriter {
     for (const OutputEvent& event : events) {
       if (event.kind == OutputEvent::kToolCall) {
         out += Close("completed");
-        out += CallItem(answer.calls[calls_++]);
+        out += OpenCall(answer.calls[calls_++]);
+        out += AddArguments(event.text);
+      } else if (event.kind == OutputEvent::kToolArguments) {
+        out += AddArguments(event.text);
       } else if (event.kind == OutputEvent::kContent || show_reasoning_) {
         out += Open(event.kind);
         text_ += event.text;
@@ -120,6 +123,7 @@ class ResponsesWriter : public ChatWriter {
   std::string Close(const std::string& status) {
     if (!open_) return "";
     open_ = false;
+    if (kind_ == OutputEvent::kToolCall) return CloseCall();
     OrderedJson text = Where(), part = Where();
     text["text"] = text_;
     if (kind_ == OutputEvent::kContent) text["logprobs"] = OrderedJson::array();
@@ -133,19 +137,33 @@ class ResponsesWriter : public ChatWriter {
     return out;
   }
 
-  std::string CallItem(const ChatAnswer::Call& call) {
-    const std::string id = MakeId("fc_");
-    OrderedJson item = {{"id", id},           {"type", "function_call"}, {"status", "in_progress"},
-                        {"call_id", call.id}, {"name", call.name},       {"arguments", ""}};
-    const size_t index = output_.size();
-    std::string out = Event("response.output_item.added", {{"output_index", index}, {"item", item}});
-    out += Event("response.function_call_arguments.delta",
-                 {{"item_id", id}, {"output_index", index}, {"delta", call.arguments}});
-    out += Event("response.function_call_arguments.done",
-                 {{"item_id", id}, {"output_index", index}, {"name", call.name}, {"arguments", call.arguments}});
-    item["arguments"] = call.arguments;
-    item["status"] = "completed";
-    out += Event("response.output_item.done", {{"output_index", index}, {"item", item}});
+  OrderedJson CallItem(const char* status) const {
+    return {{"id", item_id_},        {"type", "function_call"}, {"status", status},
+            {"call_id", call_id_}, {"name", call_name_},      {"arguments", text_}};
+  }
+  std::string OpenCall(const ChatAnswer::Call& call) {
+    open_ = true;
+    kind_ = OutputEvent::kToolCall;
+    text_.clear();
+    item_id_ = MakeId("fc_");
+    call_id_ = call.id;
+    call_name_ = call.name;
+    return Event("response.output_item.added", {{"output_index", output_.size()}, {"item", CallItem("in_progress")}});
+  }
+  std::string AddArguments(const std::string& text) {
+    if (text.empty()) return "";
+    text_ += text;
+    return Event("response.function_call_arguments.delta",
+                 {{"item_id", item_id_}, {"output_index", output_.size()}, {"delta", text}});
+  }
+  // A call is whole when its arguments are, whatever the answer then ended by.
+  std::string CloseCall() {
+    const char* status = OrderedJson::accept(text_) ? "completed" : "incomplete";
+    std::string out = Event(
+        "response.function_call_arguments.done",
+        {{"item_id", item_id_}, {"output_index", output_.size()}, {"name", call_name_}, {"arguments", text_}});
+    OrderedJson item = CallItem(status);
+    out += Event("response.output_item.done", {{"output_index", output_.size()}, {"item", item}});
     output_.push_back(std::move(item));
     return out;
   }
@@ -171,7 +189,7 @@ class ResponsesWriter : public ChatWriter {
   OrderedJson output_ = OrderedJson::array();
   bool open_ = false;
   OutputEvent::Kind kind_ = OutputEvent::kContent;
-  std::string item_id_, text_;
+  std::string item_id_, text_, call_id_, call_name_;
   size_t calls_ = 0;
 };
 
@@ -253,7 +271,7 @@ void HandleResponses(const Call& call) {
   Fields fields(body, "", &error);
   ChatCall chat;
   chat.prompt_param = "input";
-  chat.model = fields.String("model", 1024).value_or(call.app->options.model_id);
+  chat.model = ReadModel(&fields, *call.app);
   chat.template_args = ReadTemplateArgs(&fields, *call.app);
   OrderedJson messages = OrderedJson::array();
   const auto instructions = fields.String("instructions");

@@ -11,8 +11,7 @@ namespace optiq {
 
 std::optional<ApiError> App::FindModel(const std::string& model, std::string* adapter, bool any_claude) const {
   adapter->clear();
-  if (model.empty() || model == options.model_id || model == "default_model" ||
-      (any_claude && model.starts_with("claude")))
+  if (model == options.model_id || model == "default_model" || (any_claude && model.starts_with("claude")))
     return std::nullopt;
   if (std::find(options.aliases.begin(), options.aliases.end(), model) != options.aliases.end()) return std::nullopt;
   const std::vector<std::string> names = engine->adapters();

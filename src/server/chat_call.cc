@@ -240,6 +240,10 @@ std::optional<ApiError> PrepareChat(const App& app, ChatCall* call, ChatPrompt* 
   request.max_tokens = call->max_tokens;
   request.sampling = call->sampling;
   request.stop = call->stop;
+  request.stop_scope = {.open = app.format.think_open,
+                        .close = app.format.think_close,
+                        .inside = parser.start_in_reasoning,
+                        .anywhere = app.format.think_anywhere};
   request.ignore_eos = call->ignore_eos;
   request.top_logprobs = call->top_logprobs;
   request.adapter = call->adapter;

@@ -16,6 +16,8 @@ std::string_view ToolSyntaxName(ToolSyntax syntax) {
       return "mistral";
     case ToolSyntax::kGemma4:
       return "gemma4";
+    case ToolSyntax::kLfm2:
+      return "lfm2";
   }
   return "none";
 }
@@ -30,6 +32,8 @@ std::string_view ChatFormat::tool_open() const {
       return "[TOOL_CALLS]";
     case ToolSyntax::kGemma4:
       return "<|tool_call>";
+    case ToolSyntax::kLfm2:
+      return "<|tool_call_start|>";
     case ToolSyntax::kNone:
       break;
   }
@@ -42,6 +46,8 @@ std::string_view ChatFormat::tool_close() const {
       return "</tool_call>";
     case ToolSyntax::kGemma4:
       return "<tool_call|>";
+    case ToolSyntax::kLfm2:
+      return "<|tool_call_end|>";
     default:
       return "";
   }
@@ -57,6 +63,8 @@ ChatFormat DetectChatFormat(std::string_view source, const Tokenizer* tokenizer)
     format.tools = ToolSyntax::kGemma4;
   } else if (in_template("[TOOL_CALLS]") || (is_token("[TOOL_CALLS]") && in_template("[INST]"))) {
     format.tools = ToolSyntax::kMistral;
+  } else if (in_template("<|tool_call_start|>") || (is_token("<|tool_call_start|>") && is_token("<|tool_call_end|>"))) {
+    format.tools = ToolSyntax::kLfm2;
   } else if (in_template("<tool_call>")) {
     format.tools = ToolSyntax::kHermes;
   } else if (in_template("<|python_tag|>") || (in_template("<|start_header_id|>") && in_template("tools"))) {

@@ -19,6 +19,7 @@ enum class ToolSyntax {
   kLlama3,   // {"name": .., "parameters": {..}} as the whole answer, perhaps after <|python_tag|>
   kMistral,  // [TOOL_CALLS][{..}, ..] or [TOOL_CALLS]name[ARGS]{..}
   kGemma4,   // <|tool_call>call:name{key:<|"|>text<|"|>,n:3}<tool_call|>
+  kLfm2,     // <|tool_call_start|>[name(key="text", n=3), ..]<|tool_call_end|>
 };
 std::string_view ToolSyntaxName(ToolSyntax syntax);
 

@@ -16,7 +16,9 @@ class ChatRun : public std::enable_shared_from_this<ChatRun> {
         writer_(std::move(writer)),
         submission_(call.app) {
     choices_.reserve(n);
-    for (int64_t i = 0; i < n; ++i) choices_.push_back(Choice{OutputParser(parser)});
+    OutputParserOptions options = parser;
+    options.stream_arguments = stream;
+    for (int64_t i = 0; i < n; ++i) choices_.push_back(Choice{OutputParser(options)});
     answers_.resize(n);
   }
 
@@ -139,6 +141,9 @@ class ChatRun : public std::enable_shared_from_this<ChatRun> {
           break;
         case OutputEvent::kToolCall:
           answer->calls.push_back({MakeId(call_id_prefix_), event.name, event.text});
+          break;
+        case OutputEvent::kToolArguments:
+          answer->calls.back().arguments += event.text;
           break;
       }
     }

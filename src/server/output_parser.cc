@@ -177,7 +177,25 @@ void OutputParser::OpenTool(std::string_view marker) {
   const bool bare = marker.empty() && options_.format.tools != ToolSyntax::kGemma4;
   block_ = MakeToolBlock(bare ? ToolSyntax::kLlama3 : options_.format.tools, options_.tools);
   raw_ = marker;
+  call_begun_ = false;
   mode_ = Mode::kTool;
+}
+
+void OutputParser::StreamArguments(OutputEvents* events) {
+  ArgumentStream* stream = block_->stream();
+  if (!options_.stream_arguments || stream == nullptr || !stream->begun()) return;
+  if (!call_begun_) {
+    if (satisfied() || !names_.contains(stream->name())) return;
+    call_begun_ = true;
+    at_start_ = false;
+    events->push_back({OutputEvent::kToolCall, "", stream->name()});
+  }
+  const std::string piece = stream->Take();
+  if (piece.empty()) return;
+  const bool joins = !events->empty() && (events->back().kind == OutputEvent::kToolCall ||
+                                          events->back().kind == OutputEvent::kToolArguments);
+  if (!joins) events->push_back({OutputEvent::kToolArguments, "", ""});
+  events->back().text += piece;
 }
 
 bool OutputParser::StepTool(bool, OutputEvents* events) {
@@ -187,6 +205,7 @@ bool OutputParser::StepTool(bool, OutputEvents* events) {
     raw_ += text_.substr(0, i + 1);
     text_.erase(0, i + 1);
     if (state == ToolBlock::State::kDone) {
+      StreamArguments(events);
       CloseTool(events);
     } else {
       Emit(OutputEvent::kContent, raw_, events);
@@ -198,12 +217,20 @@ bool OutputParser::StepTool(bool, OutputEvents* events) {
   }
   raw_ += text_;
   text_.clear();
+  StreamArguments(events);
   return false;
 }
 
 void OutputParser::CloseTool(OutputEvents* events) {
-  const std::vector<ToolCall> calls = block_->Calls();
+  std::vector<ToolCall> calls;
+  if (!call_begun_) calls = block_->Calls();
   block_.reset();
+  if (call_begun_) {
+    ++tool_calls_;
+    raw_.clear();
+    mode_ = options_.format.tool_close().empty() ? Mode::kBetween : Mode::kToolEnd;
+    return;
+  }
   const bool known = !calls.empty() && std::all_of(calls.begin(), calls.end(),
                                                    [this](const ToolCall& c) { return names_.contains(c.name); });
   if (!known) {

@@ -15,8 +15,9 @@
 namespace optiq {
 
 struct OutputEvent {
-  enum Kind { kReasoning, kContent, kToolCall } kind = kContent;
-  std::string text;  // of a tool call: its arguments
+  // kToolArguments: how the arguments of the last call go on, in streams.
+  enum Kind { kReasoning, kContent, kToolCall, kToolArguments } kind = kContent;
+  std::string text;  // of a tool call: its arguments, or how they begin
   std::string name;  // of a tool call
   friend bool operator==(const OutputEvent&, const OutputEvent&) = default;
 };
@@ -27,6 +28,9 @@ struct OutputParserOptions {
   OrderedJson tools;                // OpenAI's array; null: tool markup is text
   bool start_in_reasoning = false;  // the prompt ends inside an open thought
   bool parallel_tool_calls = true;  // false: what follows the first call is dropped
+  // Arguments come out while they are written, in formats that write them as JSON after the name. A call that has begun so and is cut
+  // off, or is no JSON, stays as it is; otherwise calls come whole, and what cannot be read is text.
+  bool stream_arguments = false;
 };
 
 class OutputParser {
@@ -54,6 +58,7 @@ class OutputParser {
   bool StepTool(bool last, OutputEvents* events);
   bool StepToolEnd(bool last, OutputEvents* events);
   void OpenTool(std::string_view marker);
+  void StreamArguments(OutputEvents* events);
   void CloseTool(OutputEvents* events);
   void Emit(OutputEvent::Kind kind, std::string_view text, OutputEvents* events);
 
@@ -65,6 +70,7 @@ class OutputParser {
   bool thought_begun_ = false,
        thought_text_ = false;  // of the current thought: past its header, past its leading spaces
   std::unique_ptr<ToolBlock> block_;
+  bool call_begun_ = false;  // of the current block: its call has come out
   std::string raw_;  // of the current tool block, for when it is none
   int tool_calls_ = 0;
 };

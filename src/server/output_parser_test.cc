@@ -30,7 +30,10 @@ OrderedJson Tools() {
 
 void Append(OutputEvents* all, const OutputEvents& more) {
   for (const OutputEvent& e : more) {
-    if (!all->empty() && all->back().kind == e.kind && e.kind != OutputEvent::kToolCall) {
+    const bool joins = !all->empty() && e.kind != OutputEvent::kToolCall &&
+                       (all->back().kind == e.kind ||
+                        (e.kind == OutputEvent::kToolArguments && all->back().kind == OutputEvent::kToolCall));
+    if (joins) {
       all->back().text += e.text;
     } else {
       all->push_back(e);
@@ -116,6 +119,19 @@ const Case kCases[] = {
      "[get_weather{\"city\":\"a } \\\" <tool_call|> b\",\"days\":3}][ping{}]"},
     {ToolSyntax::kGemma4, "<|tool_call>call:get_weather{o:{l:[true,null,1.5,<|\"|>x<|\"|>]}}call:ping{}<tool_call|>",
      "[get_weather{\"o\":{\"l\":[true,null,1.5,\"x\"]}}][ping{}]"},
+    {ToolSyntax::kLfm2,
+     "Well. <|tool_call_start|>[get_weather(city=\"a ')] \\\"b\\\"\", days=3), ping()]<|tool_call_end|>Done.",
+     "[C:Well. ][get_weather{\"city\":\"a ')] \\\"b\\\"\",\"days\":3}][ping{}][C:Done.]"},
+    {ToolSyntax::kLfm2, "<|tool_call_start|>get_weather(city='Troms\\u00f8', days=-1.5)<|tool_call_end|>",
+     "[get_weather{\"city\":\"Troms\u00f8\",\"days\":-1.5}]"},
+    {ToolSyntax::kLfm2, "<|tool_call_start|>[get_weather(city={'a': [True, None, (1, 2)], \"b\": False,}, )]<|tool_call_end|>",
+     "[get_weather{\"city\":{\"a\":[true,null,[1,2]],\"b\":false}}]"},
+    {ToolSyntax::kLfm2, "<|tool_call_start|>[{\"name\": \"ping\", \"arguments\": {}}]<|tool_call_end|>", "[ping{}]"},
+    {ToolSyntax::kLfm2, "<|tool_call_start|>[ping(1)]<|tool_call_end|>",
+     "[C:<|tool_call_start|>[ping(1)]<|tool_call_end|>]"},
+    {ToolSyntax::kLfm2, "<|tool_call_start|>[ping(x=open('f'))]<|tool_call_end|>",
+     "[C:<|tool_call_start|>[ping(x=open('f'))]<|tool_call_end|>]"},
+    {ToolSyntax::kLfm2, "<|tool_call_start|>[ping(x=", "[C:<|tool_call_start|>[ping(x=]"},
     {ToolSyntax::kGemma4, "<|tool_call>nonsense", "[C:<|tool_call>nonsense]"},
     {ToolSyntax::kGemma4, "One<|channel>thought\ntwo<channel|>three", "[C:One][T:two][C:three]"},
 };
@@ -193,18 +209,63 @@ TEST(OutputParserTest, RandomMarkup) {
                                  ";",
                                  "<|python_tag|>",
                                  "<function=ping>",
+                                 "<|tool_call_start|>",
+                                 "[ping(a=",
+                                 ")]",
+                                 "'",
+                                 ",\"arguments\": {",
+                                 "{\"name\":\"ping\"",
+                                 ":",
                                  "</function>",
                                  "<"};
   std::mt19937 random(11);
   for (int round = 0; round < 4000; ++round) {
     std::string text;
     for (int n = random() % 14; n > 0; --n) text += kPieces[random() % std::size(kPieces)];
-    const OutputParserOptions options{Format(static_cast<ToolSyntax>(random() % 5)), Tools(), random() % 4 == 0,
+    const OutputParserOptions options{Format(static_cast<ToolSyntax>(random() % 6)), Tools(), random() % 4 == 0,
                                       random() % 4 != 0};
     std::vector<std::string> letters;
     for (const char x : text) letters.emplace_back(1, x);
     ASSERT_EQ(Show(ParseIn(options, {text})), Show(ParseIn(options, letters))) << text;
+    OutputParserOptions streamed = options;
+    streamed.stream_arguments = true;
+    ASSERT_EQ(Show(ParseIn(streamed, {text})), Show(ParseIn(streamed, letters))) << text;
   }
+}
+
+// What is whole is the same call, written piece by piece.
+TEST(OutputParserTest, ArgumentsInPieces) {
+  int in_pieces = 0;
+  for (const Case& c : kCases) {
+    OutputParserOptions options{Format(c.tools), Tools(), c.start_in_reasoning};
+    options.stream_arguments = true;
+    const std::string text = c.text;
+    std::vector<std::string> letters;
+    for (const char x : text) letters.emplace_back(1, x);
+    EXPECT_EQ(Show(ParseIn(options, letters)), c.expected) << text;
+    EXPECT_EQ(Show(ParseIn(options, {text})), c.expected) << text;
+    OutputParser parser(options);
+    for (const std::string& letter : letters) {
+      OutputEvents events;
+      parser.Push(letter, &events);
+      for (const OutputEvent& e : events) in_pieces += e.kind == OutputEvent::kToolArguments;
+    }
+  }
+  EXPECT_GT(in_pieces, 50);
+}
+
+// A stream cannot take back what it has said.
+TEST(OutputParserTest, BrokenArgumentsInPieces) {
+  OutputParserOptions options{Format(ToolSyntax::kHermes), Tools()};
+  options.stream_arguments = true;
+  EXPECT_EQ(Show(ParseIn(options, {R"(<tool_call>{"name": "ping", "arguments": {"a": "b c)"})), R"([ping{"a":"b c])");
+  EXPECT_EQ(Show(ParseIn(options, {R"(<tool_call>{"name": "ping", "arguments": {"a": tru}}</tool_call> x)"})),
+            R"([ping{"a":tru}][C:x])");
+  EXPECT_EQ(Show(ParseIn(options, {R"(<tool_call>{"name": "other", "arguments": {"a": 1}}</tool_call>)"})),
+            R"([C:<tool_call>{"name": "other", "arguments": {"a": 1}}</tool_call>])");
+  options.parallel_tool_calls = false;
+  EXPECT_EQ(Show(ParseIn(options, {R"({"name": "ping", "arguments": {"a": 1}}{"name": "ping", "arguments": {}} y)"})),
+            R"([ping{"a":1}])");
 }
 
 TEST(OutputParserTest, WithoutToolsMarkupIsText) {
@@ -227,6 +288,7 @@ TEST(ChatFormatTest, FoundFromTheTemplate) {
   EXPECT_EQ(DetectChatFormat("<|start_header_id|> {% if tools %}", nullptr).tools, ToolSyntax::kLlama3);
   EXPECT_EQ(DetectChatFormat("<|tool_call>call: <|channel>thought", nullptr).tools, ToolSyntax::kGemma4);
   EXPECT_EQ(DetectChatFormat("<|tool_call>call: <|channel>thought", nullptr).think_open, "<|channel>");
+  EXPECT_EQ(DetectChatFormat("<|im_start|> <|tool_call_start|>", nullptr).tools, ToolSyntax::kLfm2);
   EXPECT_EQ(DetectChatFormat("", nullptr).tools, ToolSyntax::kNone);
 }
 

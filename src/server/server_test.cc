@@ -43,8 +43,8 @@ class ServerTest : public testing::Test {
   std::unique_ptr<OptiqServer> server_;
 };
 
-constexpr char kChat[] = R"({"messages":[{"role":"user","content":"hi"}]})";
-constexpr char kStream[] = R"({"messages":[{"role":"user","content":"hi"}],"stream":true})";
+constexpr char kChat[] = R"({"model":"default_model","messages":[{"role":"user","content":"hi"}]})";
+constexpr char kStream[] = R"({"model":"default_model","messages":[{"role":"user","content":"hi"}],"stream":true})";
 
 TEST_F(ServerTest, KeepAliveAndPipelining) {
   Start();
@@ -154,7 +154,7 @@ TEST_F(ServerTest, BrokenRequests) {
                                                                                     << answer.head << answer.body;
   }
   std::string headers;
-  for (int i = 0; i < 120; ++i) headers += "A" + std::to_string(i) + ": b\r\n";
+  for (int i = 0; i < 120; ++i) headers += fmt::format("A{}: b\r\n", i);
   EXPECT_EQ(TestClient(port()).Get("/health", headers).status, 431);
   EXPECT_EQ(TestClient(port()).Get("/health").status, 200);
 }
@@ -223,8 +223,14 @@ TEST_F(ServerTest, TooManyConnections) {
 TEST_F(ServerTest, EngineErrors) {
   Start();
   TestClient client(port());
-  engine_.submit_status = Unavailable("the queue is full");
-  EXPECT_EQ(client.Post("/v1/chat/completions", kChat).status, 429);
+  engine_.submit_status = absl::AbortedError("the queue is full");
+  auto refused = client.Post("/v1/chat/completions", kChat);
+  EXPECT_EQ(refused.status, 429);
+  EXPECT_EQ(Json::parse(refused.body)["error"]["code"], "queue_full");
+  engine_.submit_status = Unavailable("going");
+  refused = client.Post("/v1/chat/completions", kChat);
+  EXPECT_EQ(refused.status, 503);
+  EXPECT_EQ(Json::parse(refused.body)["error"]["code"], "shutting_down");
   engine_.submit_status = OkStatus();
   engine_.finish_status = DataLoss("logits are not finite");
   EXPECT_EQ(client.Post("/v1/chat/completions", kChat).status, 500);
@@ -302,12 +308,16 @@ TEST_F(ServerTest, RefusalsNameTheParameter) {
       {R"("reasoning_effort": "huge")", "reasoning_effort"},
       {R"("presence_penalty": 3)", "presence_penalty"},
       {R"("model": "gpt-9")", "model"},
+      {R"("model": null)", "model"},
+      {R"("model": "")", "model"},
       {R"("chat_template_kwargs": [])", "chat_template_kwargs"},
       {R"("temperature": 1e400)", ""},
       {R"("adapter": "none")", "adapter"}};
   for (const auto& [field, param] : cases) {
-    const auto answer = client.Post("/v1/chat/completions",
-                                    fmt::format(R"({{"messages":[{{"role":"user","content":"hi"}}],{}}})", field));
+    const bool own = std::string_view(field).starts_with("\"model\"");
+    const auto answer =
+        client.Post("/v1/chat/completions", fmt::format(R"({{{}"messages":[{{"role":"user","content":"hi"}}],{}}})",
+                                                        own ? "" : R"("model":"default_model",)", field));
     EXPECT_TRUE(answer.status == 400 || (answer.status == 404 && std::string(param) == "model"))
         << field << answer.body;
     const Json error = Json::parse(answer.body)["error"];
@@ -326,7 +336,7 @@ TEST_F(ServerTest, RefusalsNameTheParameter) {
       {R"([{"role": "assistant", "tool_calls": [{"function": {"name": "f", "arguments": "{"}}]}])",
        "messages[0].tool_calls[0].function.arguments"}};
   for (const auto& [text, param] : messages) {
-    const auto answer = client.Post("/v1/chat/completions", fmt::format(R"({{"messages":{}}})", text));
+    const auto answer = client.Post("/v1/chat/completions", fmt::format(R"({{"model":"default_model","messages":{}}})", text));
     EXPECT_EQ(answer.status, 400) << text;
     EXPECT_EQ(Json::parse(answer.body)["error"]["param"], param) << text << answer.body;
   }
@@ -337,7 +347,7 @@ TEST_F(ServerTest, RefusalsNameTheParameter) {
   std::string long_prompt;
   for (int i = 0; i < 200; ++i) long_prompt += "word ";
   const auto answer = client.Post("/v1/chat/completions",
-                                  fmt::format(R"({{"messages":[{{"role":"user","content":"{}"}}]}})", long_prompt));
+                                  fmt::format(R"({{"model":"default_model","messages":[{{"role":"user","content":"{}"}}]}})", long_prompt));
   EXPECT_EQ(answer.status, 400);
   EXPECT_EQ(Json::parse(answer.body)["error"]["code"], "context_length_exceeded");
 }

@@ -3,6 +3,7 @@
 #include <cctype>
 
 #include "server/api_error.h"
+#include "server/python_calls.h"
 #include "text/ordered_json.h"
 
 namespace optiq {
@@ -100,7 +101,10 @@ class HermesBlock : public ToolBlock {
   State Push(char c) override {
     if (body_.empty() && IsSpace(c)) return State::kMore;
     body_ += c;
-    if (body_[0] == '{') return balance_.Push(c) ? State::kDone : State::kMore;
+    if (body_[0] == '{') {
+      stream_.Push(c);
+      return balance_.Push(c) ? State::kDone : State::kMore;
+    }
     if (body_[0] != '<') return State::kBroken;
     return body_.ends_with("</function>") ? State::kDone : State::kMore;
   }
@@ -113,11 +117,13 @@ class HermesBlock : public ToolBlock {
     }
     return call ? std::vector<ToolCall>{*call} : std::vector<ToolCall>{};
   }
+  ArgumentStream* stream() override { return &stream_; }
 
  private:
   OrderedJson tools_;
   std::string body_;
   Balance balance_;
+  ArgumentStream stream_;
 };
 
 class LlamaBlock : public ToolBlock {
@@ -126,6 +132,7 @@ class LlamaBlock : public ToolBlock {
     if (body_.empty() && (IsSpace(c) || c == ';')) return State::kMore;
     body_ += c;
     if (body_[0] != '{') return State::kBroken;
+    stream_.Push(c);
     if (balance_.Push(c)) return State::kDone;
     if (!key_known_ && c == '"' && ++quotes_ == 2) {  // the first key tells a call from an answer in JSON
       key_known_ = true;
@@ -141,13 +148,28 @@ class LlamaBlock : public ToolBlock {
     const auto call = json ? CallFromJson(*json) : std::nullopt;
     return call ? std::vector<ToolCall>{*call} : std::vector<ToolCall>{};
   }
+  ArgumentStream* stream() override { return &stream_; }
 
  private:
   std::string body_;
   Balance balance_;
+  ArgumentStream stream_;
   int quotes_ = 0;
   bool key_known_ = false;
 };
+
+// [{"name": .., "arguments": ..}, ..]
+std::vector<ToolCall> CallsFromList(std::string_view text) {
+  const auto list = Parse(text);
+  if (!list || !list->is_array()) return {};
+  std::vector<ToolCall> calls;
+  for (const OrderedJson& item : *list) {
+    const auto call = CallFromJson(item);
+    if (!call) return {};
+    calls.push_back(*call);
+  }
+  return calls;
+}
 
 class MistralBlock : public ToolBlock {
  public:
@@ -158,38 +180,78 @@ class MistralBlock : public ToolBlock {
     if (open_ == std::string::npos) {
       if (c == '{') {
         open_ = body_.size() - 1;
+        if (!Name().empty()) stream_.Begin(Name());
       } else if (body_.size() > 256) {
         return State::kBroken;
       } else {
         return State::kMore;
       }
     }
+    if (stream_.begun()) stream_.Push(c);
     return balance_.Push(c) ? State::kDone : State::kMore;
   }
+  ArgumentStream* stream() override { return &stream_; }
   std::vector<ToolCall> Calls() const override {
-    std::vector<ToolCall> calls;
-    if (body_.starts_with("[")) {
-      const auto list = Parse(body_);
-      if (!list || !list->is_array()) return {};
-      for (const OrderedJson& item : *list) {
-        const auto call = CallFromJson(item);
-        if (!call) return {};
-        calls.push_back(*call);
-      }
-      return calls;
-    }
+    if (body_.starts_with("[")) return CallsFromList(body_);
     if (open_ == std::string::npos) return {};
+    const auto arguments = Parse(std::string_view(body_).substr(open_));
+    if (!arguments || !arguments->is_object() || Name().empty()) return {};
+    return {{Name(), Dump(*arguments)}};
+  }
+
+ private:
+  // What stands before the arguments.
+  std::string Name() const {
     std::string_view name(body_.data(), open_);
     for (const std::string_view mark : {"[CALL_ID]", "[ARGS]"}) name = name.substr(0, name.find(mark));
-    const auto arguments = Parse(std::string_view(body_).substr(open_));
-    if (!arguments || !arguments->is_object() || Trim(name).empty()) return {};
-    return {{std::string(Trim(name)), Dump(*arguments)}};
+    return std::string(Trim(name));
+  }
+
+  std::string body_;
+  Balance balance_;
+  ArgumentStream stream_;
+  size_t open_ = std::string::npos;
+};
+
+// [f(a=1), g(b='x')], f(a=1), or [{"name": .., "arguments": ..}] of a model that was asked for JSON.
+class Lfm2Block : public ToolBlock {
+ public:
+  State Push(char c) override {
+    if (body_.empty() && IsSpace(c)) return State::kMore;
+    body_ += c;
+    if (body_.size() == 1 && c != '[' && c != '_' && !std::isalpha(static_cast<unsigned char>(c))) return State::kBroken;
+    if (quote_ != 0) {
+      if (escaped_) {
+        escaped_ = false;
+      } else if (c == '\\') {
+        escaped_ = true;
+      } else if (c == quote_) {
+        quote_ = 0;
+      }
+      return State::kMore;
+    }
+    if (c == '"' || c == '\'') {
+      if (depth_ == 0) return State::kBroken;
+      quote_ = c;
+    } else if (c == '(' || c == '[' || c == '{') {
+      ++depth_;
+    } else if (c == ')' || c == ']' || c == '}') {
+      return --depth_ <= 0 ? State::kDone : State::kMore;
+    } else if (depth_ == 0 && body_.size() > 256) {
+      return State::kBroken;
+    }
+    return State::kMore;
+  }
+  std::vector<ToolCall> Calls() const override {
+    if (auto calls = ParsePythonCalls(body_)) return *std::move(calls);
+    return CallsFromList(body_);
   }
 
  private:
   std::string body_;
-  Balance balance_;
-  size_t open_ = std::string::npos;
+  int depth_ = 0;
+  char quote_ = 0;
+  bool escaped_ = false;
 };
 
 constexpr std::string_view kQuote = "<|\"|>";
@@ -337,6 +399,8 @@ std::unique_ptr<ToolBlock> MakeToolBlock(ToolSyntax syntax, const OrderedJson& t
       return std::make_unique<MistralBlock>();
     case ToolSyntax::kGemma4:
       return std::make_unique<GemmaBlock>();
+    case ToolSyntax::kLfm2:
+      return std::make_unique<Lfm2Block>();
     case ToolSyntax::kNone:
       break;
   }

@@ -9,6 +9,7 @@
 #include <vector>
 
 #include "base/json.h"
+#include "server/argument_stream.h"
 #include "server/chat_format.h"
 
 namespace optiq {
@@ -27,6 +28,9 @@ class ToolBlock {
   virtual State Push(char c) = 0;
   // The calls of a block that is done, or was cut off by the end of the answer; empty when they cannot be read.
   virtual std::vector<ToolCall> Calls() const = 0;
+  // For streams: the one call of the block whose arguments come out while they are written; nullptr for notations that are
+  // no JSON or hold several calls.
+  virtual ArgumentStream* stream() { return nullptr; }
 };
 
 // tools: the request's (OpenAI's shape), whose parameter types decide about untyped values.

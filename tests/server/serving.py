@@ -30,7 +30,7 @@ class Server:
         command = [BINARY, "serve", "--model", str(MODELS / model), "--port", "0", *map(str, args)]
         if template:
             self.template = tempfile.NamedTemporaryFile("w", suffix=".jinja")
-            self.template.write(TEMPLATE)
+            self.template.write(TEMPLATE if template is True else template)
             self.template.flush()
             command += ["--chat-template", self.template.name]
         self.process = subprocess.Popen(command, stderr=self.log, stdout=subprocess.DEVNULL, env={**os.environ, **(env or {})})
@@ -84,6 +84,7 @@ class Server:
             return status, text
 
     def chat(self, **fields):
+        fields.setdefault("model", "default_model")
         fields.setdefault("messages", [{"role": "user", "content": "The sea is"}])
         fields.setdefault("max_tokens", 16)
         status, body = self.post("/v1/chat/completions", fields)

@@ -1,5 +1,7 @@
 """The anthropic package against the server."""
 
+import json
+
 import pytest
 
 anthropic = pytest.importorskip("anthropic")
@@ -37,7 +39,9 @@ def test_tools(client):
         assert answer.stop_reason == "tool_use"
         assert isinstance(answer.content[-1].input["on"], bool)
     with client.messages.stream(model="claude", max_tokens=60, messages=HELLO, tools=[TOOL], tool_choice={"type": "any"}) as stream:
+        pieces = [e.partial_json for e in stream if e.type == "input_json"]
         final = stream.get_final_message()
+    assert json.loads("".join(pieces)) == final.content[-1].input
     use = final.content[-1]
     assert isinstance(use.input["on"], bool)
     again = client.messages.create(model="claude", max_tokens=8, tools=[TOOL], messages=HELLO + [

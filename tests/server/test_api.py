@@ -3,7 +3,8 @@
 import json
 
 import pytest
-from serving import events, http
+import talker
+from serving import Server, events, http
 
 
 def test_tokenize_both_ways(server):
@@ -23,17 +24,25 @@ def test_tokenize_both_ways(server):
     ("/v1/responses", {}, "input"), ("/v1/responses", {"input": "x", "truncation": "auto"}, "truncation"), ("/v1/responses", {"input": [{"type": "computer_call"}]}, "input[0].type"),
     ("/v1/responses", {"input": "x", "store": True}, "store"), ("/detokenize", {"tokens": ["a"]}, "tokens"), ("/tokenize", {}, "prompt")])
 def test_refused_by_name(server, path, body, param):
-    status, answer = server.post(path, body)
+    status, answer = server.post(path, {"model": "default_model", **body})
     assert status == 400 and answer["error"]["param"] == param, answer
 
 
+@pytest.mark.parametrize("path,body", [("/v1/chat/completions", {"messages": [{"role": "user", "content": "x"}]}), ("/v1/completions", {"prompt": "x"}),
+                                       ("/v1/embeddings", {"input": "x"}), ("/v1/responses", {"input": "x"})])
+def test_a_model_must_be_named(server, path, body):
+    for model in ({}, {"model": None}, {"model": ""}):
+        status, answer = server.post(path, {**body, **model})
+        assert status == 400 and answer["error"]["param"] == "model" and "qwen2" in answer["error"]["message"], answer
+
+
 def test_unknown_fields_are_told(server):
-    data = server.raw(http("/v1/chat/completions", {"messages": [{"role": "user", "content": "x"}], "max_tokens": 1, "temprature": 1}, Connection="close"))
+    data = server.raw(http("/v1/chat/completions", {"model": "default_model", "messages": [{"role": "user", "content": "x"}], "max_tokens": 1, "temprature": 1}, Connection="close"))
     assert b"x-optiq-ignored: temprature" in data
 
 
 def test_paths_without_v1_and_methods(server):
-    assert server.post("/chat/completions", {"messages": [{"role": "user", "content": "x"}], "max_tokens": 1})[0] == 200
+    assert server.post("/chat/completions", {"model": "default_model", "messages": [{"role": "user", "content": "x"}], "max_tokens": 1})[0] == 200
     assert server.get("/v1/chat/completions")[0] == 405
     assert server.get("/nothing")[0] == 404
     assert server.get("/openapi.json")[1]["paths"]["/v1/messages"]
@@ -52,11 +61,26 @@ def test_page(server):
 def test_reasoning_is_parsed_from_what_comes(server):
     # The model says nonsense; what is looked at is that every byte of the answer arrives in one of the fields.
     whole = server.chat(max_tokens=64, temperature=1.2, seed=4)["choices"][0]
-    data = server.raw(http("/v1/chat/completions", {"messages": [{"role": "user", "content": "The sea is"}], "max_tokens": 64, "temperature": 1.2, "seed": 4, "stream": True},
+    data = server.raw(http("/v1/chat/completions", {"model": "default_model", "messages": [{"role": "user", "content": "The sea is"}], "max_tokens": 64, "temperature": 1.2, "seed": 4, "stream": True},
                            Connection="close")).decode()
     body = "".join(line for line in data.split("\r\n") if line.startswith("data: ") or line.startswith("\n"))
     text = "".join(c["choices"][0]["delta"].get("content") or "" for c in events(data) if c.get("choices"))
     assert text == whole["message"]["content"] and body
+
+
+# Stop strings are looked for in the answer, not in what the model thinks before it.
+def test_stop_strings_and_thoughts(tmp_path):
+    template = "{% for m in messages %}{{ m.content }}{% endfor %}{% if think %}{{ '<think>' }}{% endif %}{# </think> #}"
+    with Server("--temp", 0, model=talker.make(tmp_path / "talker"), template=template) as server:
+        message = server.chat(stop=["i"])["choices"][0]["message"]
+        assert message["content"] == "H" and "reasoning" not in message
+        for stream in (False, True):
+            body = {"model": "default_model", "messages": [{"role": "user", "content": "x"}], "stop": ["i"], "chat_template_kwargs": {"think": True}, "stream": stream}
+            text = server.post("/v1/chat/completions", body)[1]
+            if stream:
+                assert "".join(c["choices"][0]["delta"].get("reasoning", "") for c in events(text) if c["choices"]) == "Hi."
+            else:
+                assert text["choices"][0]["message"]["reasoning"] == "Hi." and text["choices"][0]["finish_reason"] == "stop"
 
 
 def test_head_and_http_1_0(server):
@@ -65,4 +89,4 @@ def test_head_and_http_1_0(server):
     assert b"chunked" not in data and data.rstrip().endswith(b"data: [DONE]")
 
 
-BODY = json.dumps({"messages": [{"role": "user", "content": "x"}], "max_tokens": 3, "stream": True}).encode()
+BODY = json.dumps({"model": "default_model", "messages": [{"role": "user", "content": "x"}], "max_tokens": 3, "stream": True}).encode()

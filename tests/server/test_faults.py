@@ -15,7 +15,7 @@ from http.client import HTTPConnection
 import pytest
 from serving import Server, http
 
-CHAT = {"messages": [{"role": "user", "content": "The sea is"}], "max_tokens": 16}
+CHAT = {"model": "default_model", "messages": [{"role": "user", "content": "The sea is"}], "max_tokens": 16}
 LONG = {**CHAT, "max_tokens": 4000, "ignore_eos": True}
 
 
@@ -170,7 +170,7 @@ def test_tools(server):
 @pytest.mark.parametrize("text", ["a" * 1000000, "^" * 1000000, "中文" * 170000, "👩‍👩‍👧" * 40000, " " * 1000000, "_" * 50000])
 def test_long_prompts(server, text):
     start = time.time()
-    status, answer = server.post("/v1/completions", {"prompt": text, "max_tokens": 1})
+    status, answer = server.post("/v1/completions", {"model": "default_model", "prompt": text, "max_tokens": 1})
     assert status == 400 and answer["error"]["code"] == "context_length_exceeded" and any(c.isdigit() for c in answer["error"]["message"])
     assert time.time() - start < 5
 
@@ -304,7 +304,7 @@ def test_crashers_of_others(model, kv):
 
 
 def test_image_parts_are_refused(server):
-    status, body = server.post("/v1/chat/completions", {"messages": [{"role": "user", "content": [{"type": "image_url", "image_url": {"url": "data:,"}}]}]})
+    status, body = server.post("/v1/chat/completions", {"model": "default_model", "messages": [{"role": "user", "content": [{"type": "image_url", "image_url": {"url": "data:,"}}]}]})
     assert status == 400 and body["error"]["param"] == "messages[0].content[0]"
 
 

@@ -7,7 +7,7 @@ import pytest
 
 sync_api = pytest.importorskip("playwright.sync_api")
 CHROMIUM = os.environ.get("OPTIQ_CHROMIUM") or shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
-pytestmark = pytest.mark.skipif(not CHROMIUM, reason="no Chromium")
+pytestmark = pytest.mark.skipif(not CHROMIUM, reason="no Chromium: OPTIQ_BROWSER=1 make test installs one, OPTIQ_CHROMIUM names another")
 
 
 @pytest.fixture(scope="module")
