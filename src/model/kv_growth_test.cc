@@ -1,5 +1,5 @@
-// Gemma 4's e2b shape (windows, shared layers, per-layer inputs) with quantized caches: a prompt beyond the window, then 2,000 single
-// steps. Memory stays what the plan says, and the predictions stay near those of an f32 cache.
+// Gemma 4's e2b shape (windows, shared layers, per-layer inputs) with quantized caches: a prompt beyond the window,
+// then 2,000 single steps. Memory stays what the plan says, and the predictions stay near those of an f32 cache.
 #include <gtest/gtest.h>
 #include <unistd.h>
 
@@ -52,7 +52,8 @@ class KvGrowthTest : public testing::TestWithParam<int> {
     decoder_->set_products(Products::kFast);
   }
 
-  // The prompt in chunks, then single steps over ids_, whose rest is filled in greedily when `choose`. rows: the steps' logits.
+  // The prompt in chunks, then single steps over ids_, whose rest is filled in greedily when `choose`. rows: the steps'
+  // logits.
   void Decode(const KvPlan& plan, bool choose, std::vector<float>* rows) {
     const int64_t vocab = decoder_->spec().vocab_size;
     const KvGeometry geometry = KvGeometryOf(decoder_->spec());
@@ -64,7 +65,8 @@ class KvGrowthTest : public testing::TestWithParam<int> {
     }
     int64_t ring_bytes = 0;
     for (int64_t step = 0; step < kSteps; ++step) {
-      if (choose) ids_[kPrompt + step] = static_cast<int32_t>(std::max_element(logits_.begin(), logits_.end()) - logits_.begin());
+      if (choose)
+        ids_[kPrompt + step] = static_cast<int32_t>(std::max_element(logits_.begin(), logits_.end()) - logits_.begin());
       ASSERT_TRUE(decoder_->Forward({&ids_[kPrompt + step], 1}, cache->get(), false, &logits_).ok());
       std::copy(logits_.begin(), logits_.end(), rows->begin() + step * vocab);
       if (step != kWarm && step != kSteps - 1) continue;
@@ -121,7 +123,8 @@ TEST_P(KvGrowthTest, TwoThousandSteps) {
     if (s >= kSteps / 2) late += d.kl / (kSteps / 2);
     same += d.same_top;
   }
-  // Measured on this model of random weights: 8 bits 8.5e-4 and 96 %, 4 bits 0.080 and 70 %; a broken ring or a drift gives whole nats.
+  // Measured on this model of random weights: 8 bits 8.5e-4 and 96 %, 4 bits 0.080 and 70 %; a broken ring or a drift
+  // gives whole nats.
   EXPECT_LT(kl, GetParam() == 8 ? 3e-3 : 0.2);
   EXPECT_GT(static_cast<double>(same) / kSteps, GetParam() == 8 ? 0.9 : 0.5);
   EXPECT_LT(late, 1.5 * kl);

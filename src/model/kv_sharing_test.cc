@@ -1,5 +1,6 @@
-// Layers that read another's keys and values, against a computation that shares nothing: every such layer projects the donor's input
-// itself, quantizes the rows by the scalar definition into a history of its own and attends over it in double.
+// Layers that read another's keys and values, against a computation that shares nothing: every such layer projects the
+// donor's input itself, quantizes the rows by the scalar definition into a history of its own and attends over it in
+// double.
 #include <gtest/gtest.h>
 
 #include <algorithm>
@@ -47,7 +48,8 @@ void AddRow(const float* row, int64_t heads, int64_t dim, const KvFormat& format
 
 class UnsharedFlow : public PlainFlow {
  public:
-  UnsharedFlow(const Decoder& decoder, const RopeTables& ropes, Segment segment, ThreadPool* pool, std::map<int, History>* histories)
+  UnsharedFlow(const Decoder& decoder, const RopeTables& ropes, Segment segment, ThreadPool* pool,
+               std::map<int, History>* histories)
       : PlainFlow(decoder.spec(), ropes, {segment}, pool, true, nullptr, decoder.products()),
         decoder_(decoder),
         segment_(segment),
@@ -80,11 +82,13 @@ class UnsharedFlow : public PlainFlow {
     for (int64_t r = 0; r < rows(); ++r) {
       for (int64_t h = 0; h < spec.num_attention_heads; ++h) {
         const int64_t at = h * dim, group = h / (spec.num_attention_heads / heads);
-        AttendRow(spec, plan, history, segment_.start + r, group, width, data(q) + r * columns(q) + at, data(y) + r * columns(y) + at);
+        AttendRow(spec, plan, history, segment_.start + r, group, width, data(q) + r * columns(q) + at,
+                  data(y) + r * columns(y) + at);
         for (int64_t e = at; e < at + dim; ++e) {
           const float got = data(ours)[r * columns(ours) + e], want = data(y)[r * columns(y) + e];
           if (!(std::fabs(got - want) <= 2e-5f)) {
-            ADD_FAILURE() << "layer " << layer_ << " position " << segment_.start + r << ": " << got << ", unshared " << want;
+            ADD_FAILURE() << "layer " << layer_ << " position " << segment_.start + r << ": " << got << ", unshared "
+                          << want;
             return y;
           }
         }
@@ -95,8 +99,8 @@ class UnsharedFlow : public PlainFlow {
   }
 
  private:
-  void AttendRow(const AttentionSpec& spec, const KvLayerPlan& plan, const History& history, int64_t position, int64_t group, int64_t width,
-                 const float* q, float* out) const {
+  void AttendRow(const AttentionSpec& spec, const KvLayerPlan& plan, const History& history, int64_t position,
+                 int64_t group, int64_t width, const float* q, float* out) const {
     const int64_t window = spec.sliding_window, dim = spec.head_dim;
     const int64_t first = window > 0 ? std::max<int64_t>(0, position - window + 1) : 0;
     // Rows of this pass, and the recent ones before it, are not quantized yet when the plan keeps recent tokens dense.
@@ -148,7 +152,8 @@ TEST_P(KvSharingTest, EqualsAComputationThatSharesNothing) {
   const DecoderSpec& spec = decoder.spec();
   const DecoderWeights& weights = decoder.weights();
   const KvGeometry geometry = KvGeometryOf(spec);
-  const int readers = static_cast<int>(std::count_if(geometry.begin(), geometry.end(), [](const auto& g) { return g.donor >= 0; }));
+  const int readers =
+      static_cast<int>(std::count_if(geometry.begin(), geometry.end(), [](const auto& g) { return g.donor >= 0; }));
   ASSERT_EQ(readers, 4);  // of a ring's rows and of a full layer's
   KvPlan plan;
   plan.layers.assign(geometry.size(), GetParam().plan);
@@ -171,7 +176,8 @@ TEST_P(KvSharingTest, EqualsAComputationThatSharesNothing) {
     ValueId x = flow.NewValue(spec.hidden_size);
     EmbedTokens(spec, weights.embedding, ids, flow.data(x), &pool);
     std::vector<float> per_layer(n * spec.per_layer_width());
-    PerLayerInputs(spec, weights.per_layer, ids, flow.data(x), 0, spec.num_layers(), per_layer.data(), &pool, decoder.products());
+    PerLayerInputs(spec, weights.per_layer, ids, flow.data(x), 0, spec.num_layers(), per_layer.data(), &pool,
+                   decoder.products());
     for (int i = 0; i < spec.num_layers(); ++i) {
       flow.SetPerLayerInput(per_layer.data() + i * spec.per_layer_input_size, spec.per_layer_width());
       flow.BeginBlock(i, x);
@@ -195,11 +201,13 @@ TEST_P(KvSharingTest, EqualsAComputationThatSharesNothing) {
 INSTANTIATE_TEST_SUITE_P(
     Storages, KvSharingTest,
     testing::Values(Case{"f32", {.keys = {32}, .values = {32}}}, Case{"bf16", {.keys = {16}, .values = {16}}},
-                    Case{"bits8", {.keys = {8, 32}, .values = {8, 32}}}, Case{"bits4", {.keys = {4, 32}, .values = {4, 32}}},
+                    Case{"bits8", {.keys = {8, 32}, .values = {8, 32}}},
+                    Case{"bits4", {.keys = {4, 32}, .values = {4, 32}}},
                     Case{"bits4_f32_scales", {.keys = {4, 32, DType::kF32}, .values = {4, 32, DType::kF32}}},
                     Case{"keys6_values3", {.keys = {6, 32}, .values = {3, 32}}},
                     Case{"keys2_values5", {.keys = {2, 32}, .values = {5, 32}}},
-                    Case{"first_and_recent", {.keys = {4, 32}, .values = {4, 32}, .dense_first = 3, .dense_recent = 7}}),
+                    Case{"first_and_recent",
+                         {.keys = {4, 32}, .values = {4, 32}, .dense_first = 3, .dense_recent = 7}}),
     [](const auto& info) { return std::string(info.param.name); });
 
 }  // namespace
